@@ -1,0 +1,1 @@
+"""The rules, pure: dataclasses and functions on them, standard library only, `now` always passed in."""

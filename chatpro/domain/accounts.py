@@ -1,0 +1,182 @@
+"""Who somebody is, what they are granted, what they agreed to, and which pages that opens.
+
+Closed by default: an unknown claim grants nothing, an account without a row has no plan, and a missing consent is a no.
+Without one place for these, a page decides for itself and one of them decides wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """What an account may do. Several may meet in one account; admin and auditor give no reading of chats."""
+
+    FREELANCER = "freelancer"
+    ANALYST = "analyst"
+    SUPPORT = "support"
+    APPROVER = "approver"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+PAGE_ROLES: Mapping[str, frozenset[Role]] = {
+    "chat": frozenset({Role.FREELANCER}),
+    "history": frozenset({Role.FREELANCER}),
+    "account": frozenset(Role),
+    "help": frozenset(Role),
+    "admin": frozenset({Role.ANALYST}),
+    "disputes": frozenset({Role.SUPPORT, Role.APPROVER}),
+    "audit": frozenset({Role.AUDITOR}),
+    "operations": frozenset({Role.ADMIN}),
+}
+"""Page → roles that may open it. The same table stands in docs/security.md; a test holds the two together."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """One person. `id` is random (122 bits); (issuer, subject) is the key at sign-in; name and mail are labels.
+
+    `epoch` counts how often all sessions were signed out; a session made under an older one is over.
+    `zone` is the IANA name used for display and for the first cycle.
+    """
+
+    id: str
+    issuer: str
+    subject: str
+    name: str
+    email: str | None
+    zone: str
+    sample: bool
+    created_at: datetime
+    roles: frozenset[Role] = field(default_factory=frozenset)
+    epoch: int = 0
+    closed: bool = False
+
+    def may_open(self, page: str) -> bool:
+        """Whether the page is for one of this account's roles. An unknown page is for nobody."""
+        return not self.closed and bool(PAGE_ROLES.get(page, frozenset()) & self.roles)
+
+    def has(self, role: Role) -> bool:
+        """Whether the account has the role and is open."""
+        return not self.closed and role in self.roles
+
+
+@dataclass(frozen=True)
+class Entitlement:
+    """What an account is granted from `starts_at` until `ends_at` (None: open end). Allowance in tokens a cycle."""
+
+    account_id: str
+    sequence: int
+    plan: str
+    allowance: int
+    starts_at: datetime
+    ends_at: datetime | None
+    recorded_at: datetime
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it grants anything at this instant."""
+        return self.starts_at <= now and (self.ends_at is None or now < self.ends_at)
+
+
+class PlanState(StrEnum):
+    """The three states of promise 1."""
+
+    NEVER = "never"
+    HAS = "has"
+    HAD = "had"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the dated rows come to at one instant: the state, and the entitlement in force (HAS) or the one that ended last (HAD)."""
+
+    state: PlanState
+    entitlement: Entitlement | None
+
+
+def grant_at(rows: Sequence[Entitlement], now: datetime) -> Grant:
+    """The newest row (by sequence) that has begun decides; earlier rows are history, rows yet to begin grant nothing."""
+    begun = [row for row in rows if row.starts_at <= now]
+    if not begun:
+        return Grant(PlanState.NEVER, None)
+    newest = max(begun, key=lambda row: row.sequence)
+    return Grant(PlanState.HAS if newest.holds(now) else PlanState.HAD, newest)
+
+
+@dataclass(frozen=True)
+class Consent:
+    """A dated, versioned yes or no to AI."""
+
+    account_id: str
+    sequence: int
+    version: int
+    given: bool
+    at: datetime
+
+
+def consents_to(version: int, rows: Sequence[Consent]) -> bool:
+    """Whether the newest word is a yes to exactly this version: an older yes does not cover new terms."""
+    if not rows:
+        return False
+    newest = max(rows, key=lambda row: row.sequence)
+    return newest.given and newest.version == version
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a provider says is there: issuer and subject, with labels."""
+
+    issuer: str
+    subject: str
+    name: str
+    email: str | None
+    roles: frozenset[Role] | None
+    plan: str | None
+
+
+class ClaimsRefused(ValueError):
+    """The provider's claims don't name a person we can let in; the message says what is missing."""
+
+
+def identity_from(claims: Mapping[str, Any], *, roles_claim: str | None, plan_claim: str | None) -> Identity:
+    """Read a provider's claims. Roles and plan count only where their path is configured; unknown values grant nothing.
+
+    Raises ClaimsRefused without issuer, subject or audience, and when the provider says that the mail is not verified.
+    """
+    for name in ("iss", "sub", "aud"):
+        if not claims.get(name) or (name != "aud" and not isinstance(claims[name], str)):
+            raise ClaimsRefused(f"The sign-in provider sent no {name}.")
+    if claims.get("email_verified") is False:
+        raise ClaimsRefused("The sign-in provider has not verified this mail address.")
+    email = claims.get("email") if isinstance(claims.get("email"), str) else None
+    name = next((claims[key] for key in ("name", "preferred_username") if isinstance(claims.get(key), str) and claims[key].strip()), email or "Freelancer")
+    plan = _at(claims, plan_claim) if plan_claim else None
+    return Identity(
+        issuer=claims["iss"],
+        subject=claims["sub"],
+        name=str(name).strip()[:200],
+        email=email,
+        roles=_roles(_at(claims, roles_claim)) if roles_claim else None,
+        plan=plan if isinstance(plan, str) and plan else None,
+    )
+
+
+def _at(claims: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or at the path taken whole (claim names may hold dots and slashes)."""
+    if path in claims:
+        return claims[path]
+    value: Any = claims
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _roles(value: Any) -> frozenset[Role]:
+    """Roles named exactly, as a list of strings or one string. Anything else, or a near miss, grants nothing."""
+    names: Iterable[Any] = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
+    return frozenset(Role(name) for name in names if isinstance(name, str) and name in set(Role))

@@ -1,0 +1,277 @@
+"""The allowance: cycles, what one send may use, what it costs, and which warnings fall due. All figures are tokens.
+
+This is what people pay for. Every rule here is a pure function so that it can be tried against thousands of made-up
+months; the store only keeps what these functions decide. Sources: DESIGN D1 (cycle), D3 (charge), D4 (last message).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+WARNING_PERCENTS = (75, 95)
+DRAFT_AT_LEAST = 100
+"""A draft counts as at least this many tokens when the smallest useful send is reckoned with (D4), so that one always fits."""
+
+
+# --- The cycle -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The local date of the first accepted message and the zone it was local to. Stored once, never changed."""
+
+    day: date
+    zone: str
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """The month an allowance covers: `starts_at` included, `ends_at` excluded, UTC instants."""
+
+    number: int
+    starts_at: datetime
+    ends_at: datetime
+
+
+def cycle_at(anchor: Anchor, now: datetime) -> Cycle:
+    """The cycle that holds `now`. A clock set back to before the anchor stays in the first cycle: there is none before."""
+    zone = ZoneInfo(anchor.zone)
+    local = now.astimezone(zone)
+    number = max(0, (local.year - anchor.day.year) * 12 + local.month - anchor.day.month)
+    while number > 0 and _starts_at(anchor, zone, number) > now:
+        number -= 1
+    while _starts_at(anchor, zone, number + 1) <= now:
+        number += 1
+    return Cycle(number, _starts_at(anchor, zone, number), _starts_at(anchor, zone, number + 1))
+
+
+def _starts_at(anchor: Anchor, zone: ZoneInfo, number: int) -> datetime:
+    return first_instant(months_later(anchor.day, number), zone)
+
+
+def months_later(day: date, months: int) -> date:
+    """The same day of the month, `months` later, or that month's last day (31 January → 28 February → 31 March)."""
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    last = (date(year + (month == 11), (month + 1) % 12 + 1, 1) - timedelta(days=1)).day
+    return date(year, month + 1, min(day.day, last))
+
+
+def first_instant(day: date, zone: ZoneInfo) -> datetime:
+    """The first UTC instant at which clocks in the zone show this day, or a later one where the zone skipped it."""
+    midnight = datetime(day.year, day.month, day.day)
+    instant = midnight.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if instant.astimezone(zone).replace(tzinfo=None) == midnight:
+        return instant
+    before, after = instant - timedelta(hours=26), instant + timedelta(hours=26)  # a zone has moved its clocks by a whole day at most
+    while after - before > timedelta(seconds=1):
+        middle = before + (after - before) / 2
+        if middle.astimezone(zone).replace(tzinfo=None) >= midnight:
+            after = middle
+        else:
+            before = middle
+    return after.replace(microsecond=0)
+
+
+# --- One send --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one send may use. `instructions` is the system prompt with its overhead; `note_max` the longest project note."""
+
+    instructions: int
+    note_max: int
+    history: int
+    answer: int
+    answer_min: int
+    prompt: int
+    context: int
+    output_limit: int
+
+    @property
+    def prompt_cap(self) -> int:
+        """The whole prompt at most: what configuration says, or what the model's context leaves beside the answer."""
+        return min(self.prompt, self.context - self.answer)
+
+    def smallest_send(self, allowance: int) -> int:
+        """S of D4: kept free by every ordinary send, so that some draft can always be sent, as the last if not otherwise."""
+        return max(-(-allowance // 100), self.instructions + self.note_max + DRAFT_AT_LEAST + self.answer_min)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an account stands in its cycle. `last_warned`: a `last_message` row exists under the figure in force;
+    `last_charged`: and something was charged for a last message under it; `last_charged_before`: under another figure of this cycle;
+    `highest`: the largest figure that was in force in this cycle, to tell a lowered allowance."""
+
+    allowance: int
+    used: int
+    reserved: int
+    last_warned: bool = False
+    last_charged: bool = False
+    last_charged_before: bool = False
+    highest: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """R: what can still be reserved. Never shown below 0, though a lowered allowance may put it there."""
+        return self.allowance - self.used - self.reserved
+
+
+class SendKind(StrEnum):
+    ORDINARY = "ordinary"
+    LAST = "last"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Send it: how many of the offered history turns (newest first) go along, and what is reserved for prompt and answer."""
+
+    kind: SendKind
+    history_kept: int
+    prompt_tokens: int
+    resent_tokens: int
+    answer_limit: int
+    reserve: int
+    left_out: int
+    shortened: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something of the account is still pending; what is left is known when it has ended. Not a refusal."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Not sent. `fits_now` and `fits_after` are the tokens a draft may have now and after renewal."""
+
+    reason: str
+    wanted: int
+    fits_now: int
+    fits_after: int
+
+
+Decision = Accepted | Wait | Refused
+
+
+def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int]) -> Decision:
+    """D4, in its order. `draft` and `history` (newest first) are the tokens of the draft and of earlier turns, overhead included."""
+    s = sizes.smallest_send(standing.allowance)
+    r = standing.remaining
+    base = sizes.instructions + draft
+    fits_after = max(0, sizes.prompt_cap - sizes.instructions)
+    wanted = base + sizes.answer
+
+    def refused(reason: str) -> Refused:
+        return Refused(reason, wanted, max(0, min(r - sizes.answer_min - sizes.instructions, fits_after)), fits_after)
+
+    if base > sizes.prompt_cap:
+        return refused("too_long")
+    if standing.last_charged or (standing.last_charged_before and r < s):
+        return refused("no_tokens")
+
+    offered = _fitting(history, min(sizes.history, sizes.prompt_cap - base))
+    if not standing.last_warned:
+        for kept in range(offered, -1, -1):
+            resent = sum(history[:kept])
+            if r - (base + resent) - sizes.answer >= s:
+                return _accepted(SendKind.ORDINARY, kept, resent, base, sizes.answer, len(history), sizes)
+        if r - base - s >= sizes.answer_min:
+            return _accepted(SendKind.ORDINARY, 0, 0, base, r - base - s, len(history), sizes)
+    if standing.reserved > 0:
+        return Wait()
+    if base + sizes.answer_min <= r:
+        kept = _fitting(history, min(sizes.history, sizes.prompt_cap - base, r - sizes.answer_min - base))
+        resent = sum(history[:kept])
+        limit = min(r - base - resent, sizes.output_limit, sizes.context - base - resent)
+        accepted = _accepted(SendKind.LAST, kept, resent, base, limit, len(history), sizes)
+        return Accepted(**{**accepted.__dict__, "reserve": r})
+    if standing.allowance < standing.highest:
+        return refused("allowance_lowered")
+    return refused("too_long")
+
+
+def _fitting(history: Sequence[int], budget: int) -> int:
+    """How many turns, newest first, stay within the budget. A gap is never left: the first that does not fit ends it."""
+    kept = total = 0
+    for tokens in history:
+        total += tokens
+        if total > budget:
+            break
+        kept += 1
+    return kept
+
+
+def _accepted(kind: SendKind, kept: int, resent: int, base: int, answer: int, offered: int, sizes: Sizes) -> Accepted:
+    return Accepted(
+        kind=kind,
+        history_kept=kept,
+        prompt_tokens=base + resent,
+        resent_tokens=resent,
+        answer_limit=answer,
+        reserve=base + resent + answer,
+        left_out=offered - kept,
+        shortened=answer < sizes.answer,
+    )
+
+
+def next_is_last(sizes: Sizes, standing: Standing) -> bool:
+    """Whether the page should say beforehand that the next message will be the last of the cycle."""
+    s = sizes.smallest_send(standing.allowance)
+    smallest = sizes.instructions + sizes.note_max + DRAFT_AT_LEAST + sizes.answer_min
+    return not standing.last_charged and standing.remaining - smallest < s
+
+
+# --- What it cost ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What one answer is charged. `over_reserved` is what was claimed beyond the reservation: recorded, not charged."""
+
+    tokens_in: int
+    tokens_out: int
+    counted: str
+    over_reserved: int
+
+    @property
+    def total(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+
+def charge(claimed: tuple[object, object] | None, counted_in: int, counted_out: int, reserved: int) -> Charge:
+    """D3: the provider's figures where they are plausible (`measured`), else ours (`estimated`); never more than was reserved."""
+    if claimed is not None and _plausible(claimed[0], counted_in, reserved) and _plausible(claimed[1], counted_out, reserved):
+        tokens_in, tokens_out, how = int(str(claimed[0])), int(str(claimed[1])), "measured"
+    else:
+        tokens_in, tokens_out, how = counted_in, counted_out, "estimated"
+    over = max(0, tokens_in + tokens_out - reserved)
+    tokens_out, rest = max(0, tokens_out - over), max(0, over - tokens_out)
+    return Charge(tokens_in - rest, tokens_out, how, over)
+
+
+def _plausible(claimed: object, counted: int, reserved: int) -> bool:
+    """A whole number, not far below the text that is there (tokenizers differ by less than half), not absurdly above what could be used."""
+    if not isinstance(claimed, int) or isinstance(claimed, bool):
+        return False
+    return counted // 2 <= claimed <= 10 * max(reserved, counted)
+
+
+def warnings_due(allowance: int, used: int) -> tuple[str, ...]:
+    """The kinds that usage has reached under this figure, weakest first. Which of them are new is the store's unique key to say."""
+    return tuple(str(percent) for percent in WARNING_PERCENTS if used * 100 >= allowance * percent)
+
+
+TYPICAL_MESSAGE = 2_000
+"""Tokens of one message until an account has sent five: the mean that makes 200,000 tokens about 100 messages."""
+
+
+def messages_left(remaining: int, recent: Sequence[int]) -> int:
+    """About how many more messages fit, by the mean of the person's own latest (at most 20), or TYPICAL_MESSAGE before there are five."""
+    mean = sum(recent) / len(recent) if len(recent) >= 5 else TYPICAL_MESSAGE
+    return max(0, int(remaining / max(1.0, mean)))

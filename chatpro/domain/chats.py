@@ -1,0 +1,153 @@
+"""Chats and what is in them: which versions make the conversation, what may be sent, how long it is kept.
+
+Nothing here is ever updated in place: an edited message, another try of an answer, a new title are new entries, and
+these functions say which of them a person sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+TITLE_CHARS = 60
+
+
+class AnswerState(StrEnum):
+    """How an answer stands. `length`: ended at the answer limit; `cut`: the model's connection broke after some text;
+    `interrupted`: this service ended in the middle; `failed`: no text came."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    LENGTH = "length"
+    STOPPED = "stopped"
+    CUT = "cut"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one answer cost, in tokens, shown with it."""
+
+    tokens_in: int
+    tokens_out: int
+    tokens_resent: int
+    counted: str
+    over_reserved: int
+
+    @property
+    def total(self) -> int:
+        return self.tokens_in + self.tokens_out
+
+
+@dataclass(frozen=True)
+class AnswerFacts:
+    """What is known of an answer beside its text."""
+
+    state: AnswerState
+    problem: str | None
+    model: str
+    prompt_version: str
+    request_id: str
+    left_out: int
+    shortened: bool
+    started_at: datetime
+    ended_at: datetime | None
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry of a chat. `answer` is None for the freelancer's own words."""
+
+    id: str
+    chat_id: str
+    parent_id: str | None
+    sequence: int
+    text: str
+    sent_at: datetime
+    answer: AnswerFacts | None = None
+
+    @property
+    def own(self) -> bool:
+        """Written by the freelancer."""
+        return self.answer is None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation in the side panel. `last_at` is when the newest message was sent, `messages` how many there are (answers too)."""
+
+    id: str
+    title: str
+    created_at: datetime
+    last_at: datetime
+    messages: int
+    running: bool
+
+
+def conversation(messages: Sequence[Message]) -> list[Message]:
+    """The path a person sees: from the first message on, the newest version wherever there are several.
+
+    A message whose parent is gone (purged) begins the path: what is left of an old chat stays readable.
+    """
+    known = {m.id for m in messages}
+    children: dict[str | None, list[Message]] = {}
+    for message in messages:
+        parent = message.parent_id if message.parent_id in known else None
+        children.setdefault(parent, []).append(message)
+    path: list[Message] = []
+    at: str | None = None
+    while at in children:
+        newest = max(children[at], key=lambda m: m.sequence)
+        path.append(newest)
+        at = newest.id
+    return path
+
+
+def request_id(account_id: str, chat_id: str, follows: str | None, text: str, number: int = 0) -> str:
+    """The same for the same send, from any tab and after any reconnect: account, chat, the message it follows, the text, the number of the regeneration."""
+    digest = hashlib.sha256()
+    for part in (account_id, chat_id, follows or "", text, str(number)):
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()[:40]
+
+
+def clean_text(text: str) -> str:
+    """What can be stored and shown: lone surrogates become the replacement sign, NUL goes, line ends become one kind."""
+    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return text.replace("\x00", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+_INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad\x00-\x08\x0b-\x1f\x7f]")
+
+
+def is_blank(text: str) -> bool:
+    """Nothing but spaces and characters that can't be seen."""
+    return not _INVISIBLE.sub("", text).strip()
+
+
+def clean_title(text: str) -> str:
+    """One visible line: direction overrides and zero-width characters out, white space folded, at most TITLE_CHARS characters."""
+    line = " ".join(_INVISIBLE.sub("", clean_text(text)).split())
+    return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
+
+
+def title_from(first_message: str) -> str:
+    """A chat's first title: the beginning of its first message."""
+    return clean_title(first_message[:400]) or "New chat"
+
+
+def readable_since(now: datetime, retention_days: int) -> datetime:
+    """A message is readable while it was sent after this instant (D11), whether or not the purge has run."""
+    return now - timedelta(days=retention_days)
+
+
+def deleted_on(sent_at: datetime, retention_days: int) -> datetime:
+    """The instant from which a message can't be read any more."""
+    return sent_at + timedelta(days=retention_days)

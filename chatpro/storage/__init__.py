@@ -1,0 +1,85 @@
+"""The store: what services may ask of it, whatever engine is behind.
+
+A service hands over a function; the store runs it as one unit of work, alone among writers, and commits when it returns.
+If it raises, or if any statement in it failed (caught or not), nothing of it is kept. Without that rule DuckDB's commit
+returns without a word and stores nothing, and an answer or a charge is lost.
+
+All SQL stands in `sql.py`, in the dialect that DuckDB and PostgreSQL share; an engine only runs it.
+Instants go in and out as aware UTC datetimes; the tables hold UTC without a zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from chatpro.storage.sql import Unit
+
+__all__ = ["Gap", "Head", "Store", "Unit"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where the ledger and the audit end, as the witness file beside the store has it."""
+
+    ledger_count: int
+    ledger_sequence: int
+    audit_count: int
+    audit_sequence: int
+    audit_hash: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The store is behind its witness: entries that were committed once are not there any more."""
+
+    found_at: datetime
+    witness: Head
+    store: Head
+
+    @property
+    def sentence(self) -> str:
+        """For the operations page and the log: counts only."""
+        return (
+            f"The store is behind its witness: {self.witness.ledger_sequence - self.store.ledger_sequence} usage entries and "
+            f"{self.witness.audit_sequence - self.store.audit_sequence} audit entries that were there before are missing. Was an older copy restored?"
+        )
+
+
+class Store(Protocol):
+    """One store, opened: migrated, locked against other processes, checked against its witness."""
+
+    def write(self, work: Callable[[Unit], T]) -> T:
+        """Run one unit of work in the writers' queue (first come, first served) and wait for its commit.
+
+        Raises whatever `work` raised (rolled back), StatementFailed if a statement failed and was swallowed, DuplicateKey,
+        TextNotStorable, StoreUnavailable. Calling it from inside a unit of work raises RuntimeError: it would wait for itself.
+        """
+        ...
+
+    def submit(self, work: Callable[[Unit], T]) -> Future[T]:
+        """The same without waiting, for callers on an event loop."""
+        ...
+
+    def read(self, work: Callable[[Unit], T]) -> T:
+        """Run reads on a snapshot of their own, beside writers; nothing is ever committed. Raises ReadTooLong after 2 seconds."""
+        ...
+
+    @property
+    def gap(self) -> Gap | None:
+        """What the check against the witness found at open, None when all is there."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be saved right now (a sentence), or None when the store is well."""
+        ...
+
+    def close(self) -> None:
+        """Let running units end, checkpoint, write the witness, give the lock back. Safe to call twice."""
+        ...

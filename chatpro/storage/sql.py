@@ -1,0 +1,511 @@
+"""All SQL of the store, in the dialect that DuckDB and PostgreSQL share, behind verbs that speak the domain's words.
+
+One `Unit` is what a service gets inside a unit of work or a read. It runs statements through the engine it was made by;
+parameters are always bound, ids and instants always come from Python. Reads of text ask whose it is and since when it may
+be read (90 days), so that a caller can't forget either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from chatpro.domain.accounts import Account, Consent, Entitlement, Role
+from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, Standing
+from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Message, Receipt
+from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
+
+EPOCH = date(1970, 1, 1)
+
+
+def day_number(at: datetime) -> int:
+    """Days since 1970-01-01, UTC: kept on ledger rows, because computing it from an instant in SQL costs most of a query."""
+    return (at.astimezone(UTC).date() - EPOCH).days
+
+
+@dataclass(frozen=True)
+class Call:
+    """One answer's row with its reservation: what settling and recovery need."""
+
+    account_id: str
+    answer_id: str
+    chat_id: str
+    question_id: str
+    request_id: str
+    attempt: int
+    state: AnswerState
+    model: str
+    prompt_version: str
+    reservation_id: str
+    reservation_state: str
+    cycle_starts_at: datetime
+    allowance: int
+    tokens: int
+    prompt_tokens: int
+    resent_tokens: int
+    answer_limit: int
+    started_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class UsageEntry:
+    """One row of the ledger."""
+
+    sequence: int
+    account_id: str
+    answer_id: str
+    cycle_starts_at: datetime
+    plan: str
+    receipt: Receipt
+    model: str
+    prompt_version: str
+    first_token_ms: int | None
+    whole_ms: int
+    outcome: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Warning_:
+    """One warning that was given."""
+
+    account_id: str
+    cycle_starts_at: datetime
+    kind: str
+    allowance: int
+    at: datetime
+
+
+class Unit:
+    """The verbs of one unit of work (or one read). Made by an engine, never kept longer than the call it was made for."""
+
+    def __init__(self, run: Callable[[str, Sequence[object]], list[tuple[Any, ...]]], next_sequence: Callable[[str], int]) -> None:
+        self._run = run
+        self._next = next_sequence
+
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        rows = self._run(sql, [_in(v) for v in values])
+        return rows[0] if rows else None
+
+    def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._run(sql, [_in(v) for v in values])
+
+    # --- accounts ---------------------------------------------------------------------------------------------------
+
+    def add_account(self, account: Account) -> None:
+        """A new account with its roles. DuplicateKey when (issuer, subject) is known already."""
+        a = account
+        self._all("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", a.id, a.issuer, a.subject, a.name, a.email, a.zone, a.sample, a.created_at)
+        self.set_roles(a.id, a.roles)
+
+    def set_roles(self, account_id: str, roles: Iterable[Role]) -> None:
+        """Exactly these roles from now on; a row that is there already stays untouched."""
+        wanted = {role.value for role in roles}
+        present = {row[0] for row in self._all("SELECT role FROM roles WHERE account_id = ?", account_id)}
+        for role in sorted(present - wanted):
+            self._all("DELETE FROM roles WHERE account_id = ? AND role = ?", account_id, role)
+        for role in sorted(wanted - present):
+            self._all("INSERT INTO roles VALUES (?, ?)", account_id, role)
+
+    def account(self, account_id: str) -> Account | None:
+        row = self._one("SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE id = ?", account_id)
+        return self._account(row) if row else None
+
+    def account_by_subject(self, issuer: str, subject: str) -> Account | None:
+        sql = "SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE issuer = ? AND subject = ?"
+        row = self._one(sql, issuer, subject)
+        return self._account(row) if row else None
+
+    def _account(self, row: tuple[Any, ...]) -> Account:
+        roles = frozenset(Role(r[0]) for r in self._all("SELECT role FROM roles WHERE account_id = ?", row[0]))
+        changes = self._all("SELECT kind, value FROM account_changes WHERE account_id = ? ORDER BY sequence", row[0])
+        latest = {kind: value for kind, value in changes}
+        return Account(
+            id=row[0],
+            issuer=row[1],
+            subject=row[2],
+            name=row[3],
+            email=row[4],
+            zone=latest.get("zone", row[5]),
+            sample=row[6],
+            created_at=_out(row[7]),
+            roles=roles,
+            epoch=sum(1 for kind, _ in changes if kind == "epoch"),
+            closed=latest.get("closed") == "yes",
+        )
+
+    def change_account(self, account_id: str, kind: str, value: str, at: datetime) -> None:
+        """Write a change: `zone` (a new display zone), `epoch` (all sessions are over), `closed` (yes)."""
+        self._all("INSERT INTO account_changes VALUES (?, ?, ?, ?, ?)", account_id, self._next("account_changes"), kind, value, at)
+
+    def sample_accounts(self) -> list[Account]:
+        """The made-up people of demo mode, in order of their making, without the load-test ones."""
+        sql = "SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE sample AND subject NOT LIKE 'bench-%' ORDER BY created_at, subject"
+        return [self._account(row) for row in self._all(sql)]
+
+    def add_entitlement(self, account_id: str, plan: str, allowance: int, starts_at: datetime, ends_at: datetime | None, now: datetime) -> None:
+        self._all("INSERT INTO entitlements VALUES (?, ?, ?, ?, ?, ?, ?)", account_id, self._next("entitlements"), plan, allowance, starts_at, ends_at, now)
+
+    def entitlements(self, account_id: str) -> list[Entitlement]:
+        sql = "SELECT account_id, sequence, plan, allowance, starts_at, ends_at, recorded_at FROM entitlements WHERE account_id = ? ORDER BY sequence"
+        return [Entitlement(r[0], r[1], r[2], r[3], _out(r[4]), _maybe(r[5]), _out(r[6])) for r in self._all(sql, account_id)]
+
+    def add_consent(self, account_id: str, version: int, given: bool, at: datetime) -> None:
+        self._all("INSERT INTO consents VALUES (?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, at)
+
+    def consents(self, account_id: str) -> list[Consent]:
+        sql = "SELECT account_id, sequence, version, given, at FROM consents WHERE account_id = ? ORDER BY sequence"
+        return [Consent(r[0], r[1], r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
+
+    # --- chats ------------------------------------------------------------------------------------------------------
+
+    def add_chat(self, account_id: str, chat_id: str, at: datetime) -> None:
+        self._all("INSERT INTO chats VALUES (?, ?, ?, NULL)", account_id, chat_id, at)
+
+    def chat_owner(self, chat_id: str) -> tuple[str, bool] | None:
+        """(account id, whether it was deleted), None when no such chat was ever begun."""
+        row = self._one("SELECT account_id, deleted_at IS NOT NULL FROM chats WHERE id = ?", chat_id)
+        return (row[0], row[1]) if row else None
+
+    def owns_chat(self, account_id: str, chat_id: str) -> bool:
+        """Whether there is such a chat, of this account, not deleted."""
+        return self.chat_owner(chat_id) == (account_id, False)
+
+    def delete_chat(self, account_id: str, chat_id: str, at: datetime) -> bool:
+        sql = "UPDATE chats SET deleted_at = ? WHERE id = ? AND account_id = ? AND deleted_at IS NULL RETURNING id"
+        return self._one(sql, at, chat_id, account_id) is not None
+
+    def restore_chat(self, account_id: str, chat_id: str) -> bool:
+        sql = "UPDATE chats SET deleted_at = NULL WHERE id = ? AND account_id = ? AND deleted_at IS NOT NULL RETURNING id"
+        return self._one(sql, chat_id, account_id) is not None
+
+    def add_title(self, account_id: str, chat_id: str, text: str, at: datetime, message_id: str | None = None) -> None:
+        self._all("INSERT INTO titles VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("titles"), message_id, text, at)
+
+    def chats(self, account_id: str, since: datetime) -> list[Chat]:
+        """The account's chats that hold something sent after `since`, newest activity first."""
+        sql = """
+            SELECT c.id, c.created_at, m.last_at, m.n,
+                   EXISTS (SELECT 1 FROM answers a WHERE a.chat_id = c.id AND a.state = 'running'),
+                   (SELECT t.text FROM titles t WHERE t.chat_id = c.id AND t.account_id = c.account_id AND (t.message_id IS NULL OR t.at > ?)
+                    ORDER BY t.sequence DESC LIMIT 1)
+            FROM chats c
+            JOIN (SELECT chat_id, max(sent_at) AS last_at, count(*) AS n FROM messages WHERE account_id = ? AND sent_at > ? GROUP BY chat_id) m
+              ON m.chat_id = c.id
+            WHERE c.account_id = ? AND c.deleted_at IS NULL
+            ORDER BY m.last_at DESC, c.id
+        """
+        rows = self._all(sql, since, account_id, since, account_id)
+        return [Chat(r[0], r[5] or "Chat", _out(r[1]), _out(r[2]), r[3], r[4]) for r in rows]
+
+    def add_message(
+        self, account_id: str, message_id: str, chat_id: str, parent_id: str | None, author: str, text: str, at: datetime
+    ) -> None:
+        sequence = self._next("messages")
+        self._all("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", account_id, message_id, chat_id, parent_id, sequence, author, text, at)
+
+    def has_message(self, message_id: str) -> bool:
+        return self._one("SELECT 1 FROM messages WHERE id = ?", message_id) is not None
+
+    def messages(self, account_id: str, chat_id: str, since: datetime) -> list[Message]:
+        """Everything readable of one chat, all versions: own messages and answers with their facts (a running one with what was saved).
+
+        Empty when the chat isn't this account's, was deleted, or nothing in it is young enough.
+        """
+        if not self.owns_chat(account_id, chat_id):
+            return []
+        texts = self._all(
+            "SELECT id, parent_id, sequence, author, text, sent_at FROM messages WHERE account_id = ? AND chat_id = ? AND sent_at > ?",
+            account_id, chat_id, since,
+        )  # fmt: skip
+        written = {r[0]: r[4] for r in texts if r[3] == "answer"}
+        own = [Message(r[0], chat_id, r[1], r[2], r[4], _out(r[5])) for r in texts if r[3] == "freelancer"]
+        answers = self._all(
+            """
+            SELECT a.id, a.question_id, a.sequence, a.state, a.problem, a.model, a.prompt_version, a.request_id, a.left_out, a.shortened, a.started_at, a.ended_at,
+                   u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved
+            FROM answers a LEFT JOIN usage_entries u ON u.answer_id = a.id
+            WHERE a.account_id = ? AND a.chat_id = ? AND a.started_at > ?
+            """,
+            account_id, chat_id, since,
+        )  # fmt: skip
+        entries = own + [self._answer(chat_id, row, written) for row in answers]
+        return sorted(entries, key=lambda m: m.sequence)
+
+    def _answer(self, chat_id: str, r: tuple[Any, ...], written: dict[str, str]) -> Message:
+        receipt = Receipt(r[12], r[13], r[14], r[15], r[16]) if r[12] is not None else None
+        state = AnswerState(r[3])
+        facts = AnswerFacts(state, r[4], r[5], r[6], r[7], r[8], r[9], _out(r[10]), _maybe(r[11]), receipt)
+        text = written[r[0]] if r[0] in written else self.parts(r[0]) if state is AnswerState.RUNNING else ""
+        return Message(r[0], chat_id, r[1], r[2], text, _out(r[10]), facts)
+
+    def keep_draft(self, account_id: str, chat_id: str, draft_id: str, text: str, at: datetime) -> None:
+        """Keep text for its author; an empty text says that the draft was used."""
+        self._all("INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("drafts"), draft_id, text, at)
+
+    def draft(self, account_id: str, chat_id: str, since: datetime) -> tuple[str, str] | None:
+        """(draft id, text) of the newest draft of this chat, None when there is none."""
+        row = self._one("SELECT id, text, at FROM drafts WHERE account_id = ? AND chat_id = ? ORDER BY sequence DESC LIMIT 1", account_id, chat_id)
+        return (row[0], row[1]) if row and row[1] and _out(row[2]) > since else None
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def add_answer(
+        self, account_id: str, answer_id: str, chat_id: str, question_id: str, request_id: str, attempt: int,
+        reservation_id: str, model: str, prompt_version: str, accepted: Accepted, at: datetime,
+    ) -> None:  # fmt: skip
+        self._all(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', NULL, ?, ?, ?, ?, ?, NULL)",
+            account_id, answer_id, chat_id, question_id, request_id, attempt, reservation_id, self._next("messages"),
+            model, prompt_version, accepted.left_out, accepted.shortened, at,
+        )  # fmt: skip
+
+    _CALL = """
+        SELECT a.account_id, a.id, a.chat_id, a.question_id, a.request_id, a.attempt, a.state, a.model, a.prompt_version,
+               r.id, r.state, r.cycle_starts_at, r.allowance, r.tokens, r.prompt_tokens, r.resent_tokens, r.answer_limit, a.started_at, r.expires_at
+        FROM answers a JOIN reservations r ON r.id = a.reservation_id
+    """
+
+    def call(self, answer_id: str) -> Call | None:
+        row = self._one(self._CALL + "WHERE a.id = ?", answer_id)
+        return _call(row) if row else None
+
+    def calls_of_request(self, request_id: str) -> list[Call]:
+        """Every attempt at one request, oldest first."""
+        return [_call(r) for r in self._all(self._CALL + "WHERE a.request_id = ? ORDER BY a.attempt", request_id)]
+
+    def calls_for_question(self, question_id: str) -> int:
+        """How many answers were begun for one message, over all requests: the number of the next regeneration."""
+        row = self._one("SELECT count(DISTINCT request_id) FROM answers WHERE question_id = ?", question_id)
+        return int(row[0]) if row else 0
+
+    def running_calls(self, account_id: str | None = None) -> list[Call]:
+        """Answers marked as running, of one account or of all (at start: those that a dead process left)."""
+        if account_id is None:
+            return [_call(r) for r in self._all(self._CALL + "WHERE a.state = 'running' ORDER BY a.sequence")]
+        return [_call(r) for r in self._all(self._CALL + "WHERE a.state = 'running' AND a.account_id = ? ORDER BY a.sequence", account_id)]
+
+    def end_answer(self, answer_id: str, state: AnswerState, problem: str | None, at: datetime) -> bool:
+        """Running → ended, once. False when it has ended before."""
+        sql = "UPDATE answers SET state = ?, problem = ?, ended_at = ? WHERE id = ? AND state = 'running' RETURNING id"
+        return self._one(sql, state.value, problem, at, answer_id) is not None
+
+    def save_parts(self, rows: Sequence[tuple[str, str, int, str]], at: datetime) -> None:
+        """What running answers added: (account id, answer id, position in characters, text), all of them in one statement."""
+        if rows:
+            values = ", ".join(["(?, ?, ?, ?, ?)"] * len(rows))
+            self._all(f"INSERT INTO answer_parts VALUES {values}", *(v for row in rows for v in (*row, at)))
+
+    def parts(self, answer_id: str) -> str:
+        """What was saved of a running answer, in order."""
+        return "".join(r[0] for r in self._all("SELECT text FROM answer_parts WHERE answer_id = ? ORDER BY position", answer_id))
+
+    def fold_parts(self, call: Call, text: str) -> None:
+        """The whole answer as one message in place of its parts. Nothing is written for an answer without text."""
+        self._all("DELETE FROM answer_parts WHERE answer_id = ?", call.answer_id)
+        if text:
+            self._all(
+                "INSERT INTO messages SELECT account_id, id, chat_id, question_id, sequence, 'answer', ?, started_at FROM answers WHERE id = ?", text, call.answer_id
+            )
+
+    # --- allowance --------------------------------------------------------------------------------------------------
+
+    def anchor(self, account_id: str) -> Anchor | None:
+        row = self._one("SELECT day, zone FROM anchors WHERE account_id = ?", account_id)
+        return Anchor(row[0], row[1]) if row else None
+
+    def add_anchor(self, account_id: str, anchor: Anchor, at: datetime) -> None:
+        self._all("INSERT INTO anchors VALUES (?, ?, ?, ?)", account_id, anchor.day, anchor.zone, at)
+
+    def latest_cycle_starts_at(self, account_id: str) -> datetime | None:
+        """The start of the newest cycle anything was reserved in: a clock set back does not reopen an older one."""
+        row = self._one("SELECT max(starts_at) FROM cycles WHERE account_id = ?", account_id)
+        return _maybe(row[0]) if row else None
+
+    def open_cycle(self, account_id: str, cycle: Cycle) -> None:
+        """The counter row of this cycle, made if it isn't there."""
+        if self._one("SELECT 1 FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, cycle.starts_at) is None:
+            self._all("INSERT INTO cycles VALUES (?, ?, ?, 0, 0)", account_id, cycle.starts_at, cycle.ends_at)
+
+    def standing(self, account_id: str, cycle_starts_at: datetime, allowance: int) -> Standing:
+        """Where the account stands in one cycle under the figure in force."""
+        row = self._one("SELECT used, reserved FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, cycle_starts_at) or (0, 0)
+        warned = {
+            r[0] for r in self._all("SELECT allowance FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = 'last_message'", account_id, cycle_starts_at)
+        }
+        charged = {
+            r[0]
+            for r in self._all(
+                "SELECT r.allowance FROM reservations r JOIN usage_entries u ON u.reservation_id = r.id "
+                "WHERE r.account_id = ? AND r.cycle_starts_at = ? AND r.kind = 'last' AND u.tokens_in + u.tokens_out > 0",
+                account_id, cycle_starts_at,
+            )
+        }  # fmt: skip
+        highest = self._one("SELECT max(allowance) FROM reservations WHERE account_id = ? AND cycle_starts_at = ?", account_id, cycle_starts_at)
+        return Standing(
+            allowance=allowance,
+            used=row[0],
+            reserved=row[1],
+            last_warned=allowance in warned,
+            last_charged=allowance in charged,
+            last_charged_before=bool(charged - {allowance}),
+            highest=max(allowance, highest[0] if highest and highest[0] else 0),
+        )
+
+    def reserve(
+        self, account_id: str, reservation_id: str, request_id: str, cycle: Cycle, allowance: int, keep_free: int,
+        accepted: Accepted, at: datetime, expires_at: datetime,
+    ) -> bool:  # fmt: skip
+        """Set tokens aside if they are there: the guarded counter decides, whoever else is asking. `keep_free` is S, 0 for a last one."""
+        alone = " AND reserved = 0" if accepted.kind == "last" else ""
+        passed = self._one(
+            f"UPDATE cycles SET reserved = reserved + ? WHERE account_id = ? AND starts_at = ? AND used + reserved + ? <= ?{alone} RETURNING reserved",
+            accepted.reserve, account_id, cycle.starts_at, accepted.reserve, allowance - keep_free,
+        )  # fmt: skip
+        if passed is None:
+            return False
+        self._all(
+            "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, NULL)",
+            account_id, reservation_id, request_id, cycle.starts_at, allowance, accepted.kind.value, accepted.reserve,
+            accepted.prompt_tokens, accepted.resent_tokens, accepted.answer_limit, at, expires_at,
+        )  # fmt: skip
+        return True
+
+    def resolve(self, call: Call, state: str, used: int, at: datetime) -> bool:
+        """Pending → settled, released or expired, once; the counter gives the reservation back and takes what was used. False when somebody was first."""
+        sql = "UPDATE reservations SET state = ?, resolved_at = ? WHERE id = ? AND state = 'pending' RETURNING id"
+        if self._one(sql, state, at, call.reservation_id) is None:
+            return False
+        self._all(
+            "UPDATE cycles SET reserved = reserved - ?, used = used + ? WHERE account_id = ? AND starts_at = ?",
+            call.tokens, used, call.account_id, call.cycle_starts_at,
+        )  # fmt: skip
+        return True
+
+    def add_usage_entry(self, call: Call, plan: str, charge: Charge, resent: int, first_token_ms: int | None, whole_ms: int, outcome: str, at: datetime) -> None:
+        self._all(
+            "INSERT INTO usage_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            call.account_id, self._next("usage_entries"), call.answer_id, call.reservation_id, call.cycle_starts_at, plan,
+            charge.tokens_in, charge.tokens_out, min(resent, charge.tokens_in), charge.counted, charge.over_reserved,
+            call.model, call.prompt_version, first_token_ms, whole_ms, outcome, at, day_number(at),
+        )  # fmt: skip
+
+    def add_warning(self, account_id: str, cycle_starts_at: datetime, kind: str, allowance: int, plan: str, at: datetime) -> bool:
+        """One row per account, cycle, kind and figure. False when it was given before."""
+        sql = "SELECT 1 FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = ? AND allowance = ?"
+        if self._one(sql, account_id, cycle_starts_at, kind, allowance):
+            return False
+        values = (account_id, cycle_starts_at, kind, allowance, self._next("warnings"), plan, at, day_number(at))
+        self._all("INSERT INTO warnings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        return True
+
+    def warnings(self, account_id: str) -> list[Warning_]:
+        sql = "SELECT account_id, cycle_starts_at, kind, allowance, at FROM warnings WHERE account_id = ? ORDER BY sequence"
+        return [Warning_(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
+
+    def add_refusal(
+        self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime
+    ) -> None:
+        values = (account_id, self._next("refusals"), cycle_starts_at, reason, wanted, draft_id, plan, at, day_number(at))
+        self._all("INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+
+    def refusals(self, account_id: str) -> list[tuple[str, int, str, datetime]]:
+        """(reason, tokens wanted, draft id, at), oldest first."""
+        sql = "SELECT reason, tokens_wanted, draft_id, at FROM refusals WHERE account_id = ? ORDER BY sequence"
+        return [(r[0], r[1], r[2], _out(r[3])) for r in self._all(sql, account_id)]
+
+    def usage_entries(self, account_id: str, limit: int = 1_000_000) -> list[UsageEntry]:
+        """An account's ledger rows, newest first."""
+        sql = """
+            SELECT sequence, account_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, tokens_resent, counted, over_reserved,
+                   model, prompt_version, first_token_ms, whole_ms, outcome, at
+            FROM usage_entries WHERE account_id = ? ORDER BY sequence DESC LIMIT ?
+        """
+        return [_entry(r) for r in self._all(sql, account_id, limit)]
+
+    def recent_totals(self, account_id: str, limit: int = 20) -> list[int]:
+        """Tokens of the account's latest charged answers, newest first."""
+        sql = "SELECT tokens_in + tokens_out FROM usage_entries WHERE account_id = ? AND tokens_in + tokens_out > 0 ORDER BY sequence DESC LIMIT ?"
+        return [int(r[0]) for r in self._all(sql, account_id, limit)]
+
+    def pending_past(self, now: datetime) -> list[Call]:
+        """Calls whose reservation is still pending after its expiry."""
+        return [_call(r) for r in self._all(self._CALL + "WHERE r.state = 'pending' AND r.expires_at <= ?", now)]
+
+    def counters_that_differ(self) -> list[tuple[str, datetime, int, int, int, int]]:
+        """Reconcile: (account, cycle start, used, reserved, used by the ledger, reserved by pending rows) wherever the counter is wrong."""
+        sql = """
+            SELECT c.account_id, c.starts_at, c.used, c.reserved, coalesce(u.tokens, 0), coalesce(p.tokens, 0)
+            FROM cycles c
+            LEFT JOIN (SELECT account_id, cycle_starts_at, sum(tokens_in + tokens_out) AS tokens FROM usage_entries GROUP BY account_id, cycle_starts_at) u
+              ON u.account_id = c.account_id AND u.cycle_starts_at = c.starts_at
+            LEFT JOIN (SELECT account_id, cycle_starts_at, sum(tokens) AS tokens FROM reservations WHERE state = 'pending' GROUP BY account_id, cycle_starts_at) p
+              ON p.account_id = c.account_id AND p.cycle_starts_at = c.starts_at
+            WHERE c.used <> coalesce(u.tokens, 0) OR c.reserved <> coalesce(p.tokens, 0)
+        """
+        return [(r[0], _out(r[1]), r[2], r[3], int(r[4]), int(r[5])) for r in self._all(sql)]
+
+    def set_counter(self, account_id: str, cycle_starts_at: datetime, used: int, reserved: int) -> None:
+        """Put the counter to what the ledger and the pending reservations say."""
+        self._all("UPDATE cycles SET used = ?, reserved = ? WHERE account_id = ? AND starts_at = ?", used, reserved, account_id, cycle_starts_at)
+
+    # --- audit ------------------------------------------------------------------------------------------------------
+
+    def append_audit(self, actor: str, action: str, at: datetime, *, subject: str | None = None, dispute: str | None = None, reason: str | None = None) -> AuditEntry:
+        """Add an entry to the chain. `action` is `noun.verb`; ids only, never text of anybody's messages."""
+        row = self._one("SELECT hash FROM audit_entries ORDER BY sequence DESC LIMIT 1")
+        previous, sequence = row[0] if row else FIRST_HASH, self._next("audit_entries")
+        entry = AuditEntry(
+            sequence, actor, action, subject, dispute, reason, at, previous, audit_hash(sequence, actor, action, subject, dispute, reason, at, previous)
+        )
+        values = (sequence, actor, action, subject, dispute, reason, at, previous, entry.hash)
+        self._all("INSERT INTO audit_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        return entry
+
+    def audit_entries(self, limit: int = 1_000_000) -> list[AuditEntry]:
+        """The newest entries of the chain, oldest first."""
+        sql = """
+            SELECT * FROM (SELECT sequence, actor, action, subject, dispute, reason, at, previous_hash, hash FROM audit_entries ORDER BY sequence DESC LIMIT ?) e
+            ORDER BY sequence
+        """
+        return [AuditEntry(r[0], r[1], r[2], r[3], r[4], r[5], _out(r[6]), r[7], r[8]) for r in self._all(sql, limit)]
+
+    # --- the content-free copy --------------------------------------------------------------------------------------
+
+    COPIED = ("usage_entries", "warnings", "refusals")
+    """Tables that the analytics copy takes over row by row, in order of their sequence. None of them holds text."""
+
+    def rows_after(self, table: str, sequence: int, limit: int) -> list[tuple[Any, ...]]:
+        """Rows of one of COPIED after a sequence, all columns, in order."""
+        if table not in self.COPIED:
+            raise ValueError(f"{table} is not copied")
+        return self._all(f"SELECT * FROM {table} WHERE sequence > ? ORDER BY sequence LIMIT ?", sequence, limit)
+
+
+def _call(r: tuple[Any, ...]) -> Call:
+    return Call(*r[:6], AnswerState(r[6]), *r[7:11], _out(r[11]), *r[12:17], _out(r[17]), _out(r[18]))
+
+
+def _entry(r: tuple[Any, ...]) -> UsageEntry:
+    return UsageEntry(r[0], r[1], r[2], _out(r[3]), r[4], Receipt(r[5], r[6], r[7], r[8], r[9]), r[10], r[11], r[12], r[13], r[14], _out(r[15]))
+
+
+def _in(value: object) -> object:
+    """Aware instants become UTC without a zone; a naive one is a mistake of ours, not of a user."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise TypeError("an instant without a zone reached the store")
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+def _out(value: Any) -> datetime:
+    instant: datetime = value
+    return instant.replace(tzinfo=UTC)
+
+
+def _maybe(value: Any) -> datetime | None:
+    return None if value is None else _out(value)
