@@ -68,10 +68,12 @@ class Settings:
     prompt_tokens: int = 6_000
     note_max_tokens: int = 0  # the project note comes with client work; until then nothing is kept free for it
 
-    # Characters of one draft. 60,000 is ten times what 6,000 tokens of English are, so no draft that fits is cut, and a paste of megabytes never reaches the tokenizer.
+    # Characters of one draft. 60,000 is more than twice what 6,000 tokens of English are: no draft that fits is cut, and a paste
+    # of megabytes never reaches the tokenizer.
     draft_chars: int = 60_000
 
-    # Answers at once. Three a person: more than anybody reads, few enough that one can't fill the process. 200 in all: 100 streams take 0.6 of a core (bench/README.md).
+    # Answers at once. Three a person: more than anybody reads, few enough that one can't fill the process. 200 in all: 100 streams
+    # took 0.6 of a core where this design was measured.
     running_per_account: int = 3
     running_total: int = 200
 
@@ -140,7 +142,8 @@ def _auth(secrets: Mapping[str, Any]) -> Mapping[str, Any] | None:
             raise ConfigError(f"[auth] in the secrets lacks {name}. Sign-in can't work without it, and there is no fallback to demo mode.")
     secret = auth["cookie_secret"]
     if len(secret.encode()) < 32 or secret in KNOWN_SAMPLE_SECRETS or len(set(secret)) < 8:
-        raise ConfigError("[auth] cookie_secret must be at least 32 bytes of randomness: python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes one.")
+        how = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))' makes one"
+        raise ConfigError(f"[auth] cookie_secret must be at least 32 bytes of randomness, not a sample value: {how}.")
     provider = next((t for t in auth.values() if isinstance(t, Mapping)), auth)
     for name in ("client_id", "client_secret", "server_metadata_url"):
         if not isinstance(provider.get(name), str) or not provider[name]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -62,7 +62,7 @@ def months_later(day: date, months: int) -> date:
 
 def first_instant(day: date, zone: ZoneInfo) -> datetime:
     """The first UTC instant at which clocks in the zone show this day, or a later one where the zone skipped it."""
-    midnight = datetime(day.year, day.month, day.day)
+    midnight = datetime.combine(day, time())
     instant = midnight.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if instant.astimezone(zone).replace(tzinfo=None) == midnight:
         return instant

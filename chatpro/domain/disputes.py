@@ -30,9 +30,7 @@ class AuditEntry:
     hash: str
 
 
-def audit_hash(
-    sequence: int, actor: str, action: str, subject: str | None, dispute: str | None, reason: str | None, at: datetime, previous_hash: str
-) -> str:
+def audit_hash(sequence: int, actor: str, action: str, subject: str | None, dispute: str | None, reason: str | None, at: datetime, previous_hash: str) -> str:
     """SHA-256 over the canonical JSON of the entry and of the hash before it."""
     row = [sequence, actor, action, subject, dispute, reason, at.astimezone(UTC).isoformat(timespec="microseconds"), previous_hash]
     return hashlib.sha256(json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode()).hexdigest()

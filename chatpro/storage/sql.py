@@ -8,7 +8,7 @@ be read (90 days), so that a caller can't forget either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -69,7 +69,7 @@ class UsageEntry:
 
 
 @dataclass(frozen=True)
-class Warning_:
+class GivenWarning:
     """One warning that was given."""
 
     account_id: str
@@ -95,6 +95,8 @@ class Unit:
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
+    _ACCOUNT = "id, issuer, subject, name, email, zone, sample, created_at"
+
     def add_account(self, account: Account) -> None:
         """A new account with its roles. DuplicateKey when (issuer, subject) is known already."""
         a = account
@@ -111,18 +113,17 @@ class Unit:
             self._all("INSERT INTO roles VALUES (?, ?)", account_id, role)
 
     def account(self, account_id: str) -> Account | None:
-        row = self._one("SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE id = ?", account_id)
+        row = self._one(f"SELECT {self._ACCOUNT} FROM accounts WHERE id = ?", account_id)
         return self._account(row) if row else None
 
     def account_by_subject(self, issuer: str, subject: str) -> Account | None:
-        sql = "SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE issuer = ? AND subject = ?"
-        row = self._one(sql, issuer, subject)
+        row = self._one(f"SELECT {self._ACCOUNT} FROM accounts WHERE issuer = ? AND subject = ?", issuer, subject)
         return self._account(row) if row else None
 
     def _account(self, row: tuple[Any, ...]) -> Account:
         roles = frozenset(Role(r[0]) for r in self._all("SELECT role FROM roles WHERE account_id = ?", row[0]))
         changes = self._all("SELECT kind, value FROM account_changes WHERE account_id = ? ORDER BY sequence", row[0])
-        latest = {kind: value for kind, value in changes}
+        latest: dict[str, str] = dict(changes)
         return Account(
             id=row[0],
             issuer=row[1],
@@ -143,7 +144,7 @@ class Unit:
 
     def sample_accounts(self) -> list[Account]:
         """The made-up people of demo mode, in order of their making, without the load-test ones."""
-        sql = "SELECT id, issuer, subject, name, email, zone, sample, created_at FROM accounts WHERE sample AND subject NOT LIKE 'bench-%' ORDER BY created_at, subject"
+        sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND subject NOT LIKE 'bench-%' ORDER BY created_at, subject"
         return [self._account(row) for row in self._all(sql)]
 
     def add_entitlement(self, account_id: str, plan: str, allowance: int, starts_at: datetime, ends_at: datetime | None, now: datetime) -> None:
@@ -201,9 +202,7 @@ class Unit:
         rows = self._all(sql, since, account_id, since, account_id)
         return [Chat(r[0], r[5] or "Chat", _out(r[1]), _out(r[2]), r[3], r[4]) for r in rows]
 
-    def add_message(
-        self, account_id: str, message_id: str, chat_id: str, parent_id: str | None, author: str, text: str, at: datetime
-    ) -> None:
+    def add_message(self, account_id: str, message_id: str, chat_id: str, parent_id: str | None, author: str, text: str, at: datetime) -> None:
         sequence = self._next("messages")
         self._all("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", account_id, message_id, chat_id, parent_id, sequence, author, text, at)
 
@@ -225,7 +224,8 @@ class Unit:
         own = [Message(r[0], chat_id, r[1], r[2], r[4], _out(r[5])) for r in texts if r[3] == "freelancer"]
         answers = self._all(
             """
-            SELECT a.id, a.question_id, a.sequence, a.state, a.problem, a.model, a.prompt_version, a.request_id, a.left_out, a.shortened, a.started_at, a.ended_at,
+            SELECT a.id, a.question_id, a.sequence, a.state, a.problem, a.model, a.prompt_version, a.request_id,
+                   a.left_out, a.shortened, a.started_at, a.ended_at,
                    u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved
             FROM answers a LEFT JOIN usage_entries u ON u.answer_id = a.id
             WHERE a.account_id = ? AND a.chat_id = ? AND a.started_at > ?
@@ -307,9 +307,8 @@ class Unit:
         """The whole answer as one message in place of its parts. Nothing is written for an answer without text."""
         self._all("DELETE FROM answer_parts WHERE answer_id = ?", call.answer_id)
         if text:
-            self._all(
-                "INSERT INTO messages SELECT account_id, id, chat_id, question_id, sequence, 'answer', ?, started_at FROM answers WHERE id = ?", text, call.answer_id
-            )
+            sql = "INSERT INTO messages SELECT account_id, id, chat_id, question_id, sequence, 'answer', ?, started_at FROM answers WHERE id = ?"
+            self._all(sql, text, call.answer_id)
 
     # --- allowance --------------------------------------------------------------------------------------------------
 
@@ -333,9 +332,8 @@ class Unit:
     def standing(self, account_id: str, cycle_starts_at: datetime, allowance: int) -> Standing:
         """Where the account stands in one cycle under the figure in force."""
         row = self._one("SELECT used, reserved FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, cycle_starts_at) or (0, 0)
-        warned = {
-            r[0] for r in self._all("SELECT allowance FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = 'last_message'", account_id, cycle_starts_at)
-        }
+        last = "SELECT allowance FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = 'last_message'"
+        warned = {r[0] for r in self._all(last, account_id, cycle_starts_at)}
         charged = {
             r[0]
             for r in self._all(
@@ -385,7 +383,9 @@ class Unit:
         )  # fmt: skip
         return True
 
-    def add_usage_entry(self, call: Call, plan: str, charge: Charge, resent: int, first_token_ms: int | None, whole_ms: int, outcome: str, at: datetime) -> None:
+    def add_usage_entry(
+        self, call: Call, plan: str, charge: Charge, resent: int, first_token_ms: int | None, whole_ms: int, outcome: str, at: datetime
+    ) -> None:
         self._all(
             "INSERT INTO usage_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             call.account_id, self._next("usage_entries"), call.answer_id, call.reservation_id, call.cycle_starts_at, plan,
@@ -402,13 +402,11 @@ class Unit:
         self._all("INSERT INTO warnings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
         return True
 
-    def warnings(self, account_id: str) -> list[Warning_]:
+    def warnings(self, account_id: str) -> list[GivenWarning]:
         sql = "SELECT account_id, cycle_starts_at, kind, allowance, at FROM warnings WHERE account_id = ? ORDER BY sequence"
-        return [Warning_(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
+        return [GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
 
-    def add_refusal(
-        self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime
-    ) -> None:
+    def add_refusal(self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime) -> None:
         values = (account_id, self._next("refusals"), cycle_starts_at, reason, wanted, draft_id, plan, at, day_number(at))
         self._all("INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
@@ -440,10 +438,12 @@ class Unit:
         sql = """
             SELECT c.account_id, c.starts_at, c.used, c.reserved, coalesce(u.tokens, 0), coalesce(p.tokens, 0)
             FROM cycles c
-            LEFT JOIN (SELECT account_id, cycle_starts_at, sum(tokens_in + tokens_out) AS tokens FROM usage_entries GROUP BY account_id, cycle_starts_at) u
-              ON u.account_id = c.account_id AND u.cycle_starts_at = c.starts_at
-            LEFT JOIN (SELECT account_id, cycle_starts_at, sum(tokens) AS tokens FROM reservations WHERE state = 'pending' GROUP BY account_id, cycle_starts_at) p
-              ON p.account_id = c.account_id AND p.cycle_starts_at = c.starts_at
+            LEFT JOIN (
+                SELECT account_id, cycle_starts_at, sum(tokens_in + tokens_out) AS tokens FROM usage_entries GROUP BY account_id, cycle_starts_at
+            ) u ON u.account_id = c.account_id AND u.cycle_starts_at = c.starts_at
+            LEFT JOIN (
+                SELECT account_id, cycle_starts_at, sum(tokens) AS tokens FROM reservations WHERE state = 'pending' GROUP BY account_id, cycle_starts_at
+            ) p ON p.account_id = c.account_id AND p.cycle_starts_at = c.starts_at
             WHERE c.used <> coalesce(u.tokens, 0) OR c.reserved <> coalesce(p.tokens, 0)
         """
         return [(r[0], _out(r[1]), r[2], r[3], int(r[4]), int(r[5])) for r in self._all(sql)]
@@ -454,7 +454,9 @@ class Unit:
 
     # --- audit ------------------------------------------------------------------------------------------------------
 
-    def append_audit(self, actor: str, action: str, at: datetime, *, subject: str | None = None, dispute: str | None = None, reason: str | None = None) -> AuditEntry:
+    def append_audit(
+        self, actor: str, action: str, at: datetime, *, subject: str | None = None, dispute: str | None = None, reason: str | None = None
+    ) -> AuditEntry:
         """Add an entry to the chain. `action` is `noun.verb`; ids only, never text of anybody's messages."""
         row = self._one("SELECT hash FROM audit_entries ORDER BY sequence DESC LIMIT 1")
         previous, sequence = row[0] if row else FIRST_HASH, self._next("audit_entries")
@@ -468,8 +470,9 @@ class Unit:
     def audit_entries(self, limit: int = 1_000_000) -> list[AuditEntry]:
         """The newest entries of the chain, oldest first."""
         sql = """
-            SELECT * FROM (SELECT sequence, actor, action, subject, dispute, reason, at, previous_hash, hash FROM audit_entries ORDER BY sequence DESC LIMIT ?) e
-            ORDER BY sequence
+            SELECT * FROM (
+                SELECT sequence, actor, action, subject, dispute, reason, at, previous_hash, hash FROM audit_entries ORDER BY sequence DESC LIMIT ?
+            ) e ORDER BY sequence
         """
         return [AuditEntry(r[0], r[1], r[2], r[3], r[4], r[5], _out(r[6]), r[7], r[8]) for r in self._all(sql, limit)]
 
@@ -486,7 +489,8 @@ class Unit:
 
 
 def _call(r: tuple[Any, ...]) -> Call:
-    return Call(*r[:6], AnswerState(r[6]), *r[7:11], _out(r[11]), *r[12:17], _out(r[17]), _out(r[18]))
+    values = [*r[:6], AnswerState(r[6]), *r[7:11], _out(r[11]), *r[12:17], _out(r[17]), _out(r[18])]
+    return Call(**dict(zip((f.name for f in fields(Call)), values, strict=True)))
 
 
 def _entry(r: tuple[Any, ...]) -> UsageEntry:
