@@ -48,7 +48,8 @@ def verdict(found: Findings, *, required: bool) -> int:
     if found.unanswered:
         whole = found.unanswered >= found.asked
         print(
-            f"THE AUDIT COULD NOT BE MADE{'' if whole else ' IN FULL'}: no vulnerability service answered for {len(found.unanswered)} of {len(found.asked)} pinned packages. "
+            f"THE AUDIT COULD NOT BE MADE{'' if whole else ' IN FULL'}: no vulnerability service answered for "
+            f"{len(found.unanswered)} of {len(found.asked)} pinned packages. "
             "Nothing is known about them; run this where pip-audit reaches its services."
         )
     elif not found.vulnerable:

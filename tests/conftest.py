@@ -139,7 +139,9 @@ def chromium() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "chromium" in getattr(item, "fixturenames", ()) or "browser" in item.path.parent.parts:
+        # Only folders of the tests: a clone may itself lie in a folder named browser.
+        folders = item.path.parent.relative_to(item.config.rootpath).parts if item.path.is_relative_to(item.config.rootpath) else ()
+        if "chromium" in getattr(item, "fixturenames", ()) or "browser" in folders:
             item.add_marker(pytest.mark.browser)
 
 
