@@ -6,7 +6,7 @@ through the same client) and `scripted.py` (tests). Without the port, retries, d
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol
@@ -78,8 +78,8 @@ class ChatModel(Protocol):
     @property
     def card(self) -> ModelCard: ...
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[Event]:
-        """Yield the answer as it comes. Closing the iterator ends the call upstream.
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """Yield the answer as it comes. Closing the generator ends the call upstream.
 
         Raises ModelProblem for every failure; the stream ending without `Ended` is `Problem.CUT`. Never retries: answering does, within its deadline.
         """

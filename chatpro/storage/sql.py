@@ -112,6 +112,11 @@ class Unit:
         for role in sorted(wanted - present):
             self._all("INSERT INTO roles VALUES (?, ?)", account_id, role)
 
+    def admins(self) -> list[str]:
+        """Ids of the open accounts with the role admin."""
+        rows = self._all("SELECT r.account_id FROM roles r WHERE r.role = 'admin' ORDER BY r.account_id")
+        return [r[0] for r in rows if (a := self.account(r[0])) is not None and not a.closed]
+
     def account(self, account_id: str) -> Account | None:
         row = self._one(f"SELECT {self._ACCOUNT} FROM accounts WHERE id = ?", account_id)
         return self._account(row) if row else None
@@ -185,6 +190,12 @@ class Unit:
 
     def add_title(self, account_id: str, chat_id: str, text: str, at: datetime, message_id: str | None = None) -> None:
         self._all("INSERT INTO titles VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("titles"), message_id, text, at)
+
+    def title(self, account_id: str, chat_id: str, since: datetime) -> str | None:
+        """The newest title of one chat; one that came from a message goes with it."""
+        sql = "SELECT text FROM titles WHERE account_id = ? AND chat_id = ? AND (message_id IS NULL OR at > ?) ORDER BY sequence DESC LIMIT 1"
+        row = self._one(sql, account_id, chat_id, since)
+        return row[0] if row else None
 
     def chats(self, account_id: str, since: datetime) -> list[Chat]:
         """The account's chats that hold something sent after `since`, newest activity first."""

@@ -1,0 +1,1 @@
+"""The doers: one room for each thing a person does. They check who asks, gather, decide with the domain, and act through the store."""

@@ -1,0 +1,230 @@
+"""Accounts: signing in and out, roles, the plan, the consent, and where the allowance stands.
+
+Everything is asked of the store each time: a role taken away, a plan that ended or a consent taken back counts at the
+next click, whatever a cookie or a session still believes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from chatpro.config import Settings
+from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
+from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, messages_left, next_is_last
+from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
+from chatpro.storage import Store, Unit
+from chatpro.storage.sql import GivenWarning, UsageEntry
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What the page shows of the allowance, in tokens; `left` is about how many messages that is. `cycle` is None before the first message."""
+
+    allowance: int
+    used: int
+    reserved: int
+    remaining: int
+    left: int
+    cycle: Cycle | None
+    next_is_last: bool
+    closed: bool
+
+    @property
+    def share(self) -> float:
+        """Used part of the allowance, 0 to 1 and beyond where the allowance was lowered."""
+        return self.used / self.allowance if self.allowance else 1.0
+
+
+class LastAdmin(ChatProError):
+    """Taking this role away would leave nobody who could give it back."""
+
+    def __init__(self) -> None:
+        super().__init__("This is the last admin. Make somebody else admin first.")
+
+
+class Accounts:
+    """Who is here and what they may do."""
+
+    def __init__(self, store: Store, settings: Settings, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._settings = settings
+        self._now = now
+        self.on_stopped: list[Callable[[str], None]] = []
+        """Called with an account id when its answers must stop and its sockets close (opt-out, closed, signed out, role gone)."""
+
+    # --- signing in -------------------------------------------------------------------------------------------------
+
+    def sign_in(self, identity: Identity) -> Account:
+        """The account of this issuer and subject, made at the first visit. Claimed roles and plan, where configured, replace the stored ones."""
+        found = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
+        if found is None:
+            try:
+                self._store.write(lambda unit: self._add(unit, identity))
+            except DuplicateKey:
+                pass  # another tab of the same person was first; its row is as good
+        else:
+            self._store.write(lambda unit: self._take_over(unit, found, identity))
+        account = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
+        assert account is not None
+        return account
+
+    def _add(self, unit: Unit, identity: Identity) -> None:
+        account = Account(
+            id=secrets.token_hex(16),
+            issuer=identity.issuer,
+            subject=identity.subject,
+            name=identity.name,
+            email=identity.email,
+            zone="UTC",
+            sample=False,
+            created_at=self._now(),
+            roles=frozenset({Role.FREELANCER}) if identity.roles is None else identity.roles,
+        )
+        unit.add_account(account)
+        unit.append_audit(account.id, "account.made", self._now(), subject=account.id)
+        self._take_over(unit, account, identity)
+
+    def _take_over(self, unit: Unit, account: Account, identity: Identity) -> None:
+        if identity.roles is not None and identity.roles != account.roles:
+            unit.set_roles(account.id, identity.roles)
+            unit.append_audit("provider", "roles.set", self._now(), subject=account.id, reason=",".join(sorted(identity.roles)))
+        if identity.plan is not None:
+            grant = grant_at(unit.entitlements(account.id), self._now())
+            if grant.state is not PlanState.HAS or grant.entitlement is None or grant.entitlement.plan != identity.plan:
+                unit.add_entitlement(account.id, identity.plan, self._settings.allowance_tokens, self._now(), None, self._now())
+
+    def find(self, account_id: str) -> Account | None:
+        """The account as it is now, None when there is none or it was closed."""
+        account = self._store.read(lambda rows: rows.account(account_id))
+        return None if account is None or account.closed else account
+
+    def sample(self, name: str) -> Account | None:
+        """Demo mode only: the made-up account whose subject is `name`."""
+        if not self._settings.demo:
+            return None
+        account = self._store.read(lambda rows: rows.account_by_subject("sample", name))
+        return account if account is not None and account.sample and not account.closed else None
+
+    def samples(self) -> list[Account]:
+        """Demo mode only: everybody that the sign-in page offers."""
+        return self._store.read(lambda rows: rows.sample_accounts()) if self._settings.demo else []
+
+    def sign_out_everywhere(self, actor: Account) -> None:
+        """All sessions of this account are over at their next click; sockets close at once. Running answers finish on the server."""
+        self._store.write(lambda unit: unit.change_account(actor.id, "epoch", "out", self._now()))
+
+    def learn_zone(self, actor: Account, zone: str) -> None:
+        """Keep the zone that a new person's browser names, for dates on pages and for the day of first use."""
+        if actor.zone == "UTC" and zone != "UTC":
+            self._store.write(lambda unit: unit.change_account(actor.id, "zone", zone, self._now()))
+
+    # --- roles ------------------------------------------------------------------------------------------------------
+
+    def set_roles(self, actor: Account, account_id: str, roles: frozenset[Role]) -> None:
+        """Give an account exactly these roles. Raises LastAdmin rather than leave the service without one, decided inside the unit of work."""
+        _need(actor, Role.ADMIN)
+
+        def work(unit: Unit) -> None:
+            account = unit.account(account_id)
+            if account is None:
+                raise NotFound
+            if Role.ADMIN in account.roles and Role.ADMIN not in roles and unit.admins() == [account_id]:
+                raise LastAdmin
+            unit.set_roles(account_id, roles)
+            unit.append_audit(actor.id, "roles.set", self._now(), subject=account_id, reason=",".join(sorted(roles)))
+
+        self._store.write(work)
+        if Role.FREELANCER not in roles:
+            self._stopped(account_id)
+
+    # --- plan and consent -------------------------------------------------------------------------------------------
+
+    def grant(self, actor: Account) -> Grant:
+        """Which of the three states of the plan holds now."""
+        return grant_at(self._store.read(lambda rows: rows.entitlements(actor.id)), self._now())
+
+    def entitlements(self, actor: Account) -> list[Entitlement]:
+        return self._store.read(lambda rows: rows.entitlements(actor.id))
+
+    def opted_in(self, actor: Account) -> bool:
+        """Whether the newest word of this account is a yes to the consent in force."""
+        return consents_to(self._settings.consent_version, self.consents(actor))
+
+    def consents(self, actor: Account) -> list[Consent]:
+        """Every yes and no, oldest first."""
+        return self._store.read(lambda rows: rows.consents(actor.id))
+
+    def opt_in(self, actor: Account) -> None:
+        """A dated yes to the consent in force."""
+        _need(actor, Role.FREELANCER)
+        self._say(actor, True)
+
+    def opt_out(self, actor: Account) -> None:
+        """A dated no: running answers are called off at once, what they produced is kept and settled."""
+        _need(actor, Role.FREELANCER)
+        self._say(actor, False)
+        self._stopped(actor.id)
+
+    def _say(self, actor: Account, given: bool) -> None:
+        now, version = self._now(), self._settings.consent_version
+
+        def work(unit: Unit) -> None:
+            unit.add_consent(actor.id, version, given, now)
+            unit.append_audit(actor.id, "consent.given" if given else "consent.withdrawn", now, subject=actor.id, reason=f"version {version}")
+
+        self._store.write(work)
+
+    def _stopped(self, account_id: str) -> None:
+        for call in self.on_stopped:
+            call(account_id)
+
+    # --- allowance --------------------------------------------------------------------------------------------------
+
+    def meter(self, actor: Account, sizes: Sizes) -> Meter | None:
+        """Where the allowance stands, None for an account without a plan."""
+        now = self._now()
+
+        def work(rows: Unit) -> Meter | None:
+            grant = grant_at(rows.entitlements(actor.id), now)
+            if grant.state is not PlanState.HAS or grant.entitlement is None:
+                return None
+            allowance = grant.entitlement.allowance
+            cycle = current_cycle(rows, actor.id, now)
+            standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
+            return Meter(
+                allowance=allowance,
+                used=standing.used,
+                reserved=standing.reserved,
+                remaining=max(0, standing.remaining),
+                left=messages_left(standing.remaining, rows.recent_totals(actor.id)),
+                cycle=cycle,
+                next_is_last=next_is_last(sizes, standing),
+                closed=standing.last_charged,
+            )
+
+        return self._store.read(work)
+
+    def receipts(self, actor: Account) -> list[UsageEntry]:
+        """The account's own ledger rows, newest first."""
+        return self._store.read(lambda rows: rows.usage_entries(actor.id))
+
+    def warnings(self, actor: Account) -> list[GivenWarning]:
+        """Every warning the account was given, oldest first."""
+        return self._store.read(lambda rows: rows.warnings(actor.id))
+
+
+def current_cycle(rows: Unit, account_id: str, now: datetime) -> Cycle | None:
+    """The account's cycle now; never one before the newest that was used, whatever the clock says. None before the first message."""
+    anchor: Anchor | None = rows.anchor(account_id)
+    if anchor is None:
+        return None
+    latest = rows.latest_cycle_starts_at(account_id)
+    return cycle_at(anchor, max(now, latest) if latest else now)
+
+
+def _need(actor: Account, role: Role) -> None:
+    if not actor.has(role):
+        raise NotAllowed

@@ -1,0 +1,681 @@
+"""From a send to a settled answer, outside any script run. The deepest room of the house.
+
+An answer belongs to the server, not to the tab that asked for it: `send` decides, reserves and stores in one unit of work,
+hands the call over to the server's loop and returns; pages only watch. What running answers add is saved in one batch a
+second. However a call ends (finished, stopped, cut, cancelled before its first step, the process told to stop), its task's
+done-callback settles it: Streamlit's StopException and asyncio's CancelledError are no `Exception`s, and a coroutine that is
+cancelled before it began never reaches a `finally`, so neither may own a reservation. What a dead process left is settled
+by `recover` at the next start.
+
+Without this, a reload doubles or loses an answer, and a crash leaves tokens that nobody gets back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from chatpro import tokens
+from chatpro.config import ROOT, Settings
+from chatpro.domain.accounts import Account, Entitlement, Grant, PlanState, Role, consents_to, grant_at
+from chatpro.domain.allowance import Accepted, Anchor, Charge, Refused, SendKind, Sizes, Wait, charge, cycle_at, decide, warnings_due
+from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, readable_since, request_id, title_from
+from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFound, NotSendable, Problem, StoreUnavailable
+from chatpro.models import ChatModel, Ended, ModelCard, ModelSource, Piece, Prompt, Spent, Turn
+from chatpro.services.accounts import current_cycle
+from chatpro.storage import Store, Unit
+from chatpro.storage.sql import Call
+
+log = logging.getLogger("chatpro.answering")
+
+PROMPT_VERSION = "1"
+COUNT_EACH = 400
+"""Characters between two looks at a running answer's length: about a hundred tokens, so a provider that ignores the limit is cut soon after it."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """It is on its way (or was already: the same send twice is one). What had to give way is told with it."""
+
+    chat_id: str
+    answer_id: str
+    kind: SendKind
+    left_out: int
+    shortened: bool
+
+
+@dataclass(frozen=True)
+class NotSent:
+    """A refusal: recorded with its reason, the draft is kept. Figures are tokens; `renews_at` is None before the first message."""
+
+    reason: str
+    draft_tokens: int
+    fits_now: int
+    fits_after: int
+    renews_at: datetime | None
+
+
+@dataclass(frozen=True)
+class LastYes:
+    """What a person says yes to: this send as the last message of this cycle."""
+
+    request_id: str
+    cycle_starts_at: datetime
+
+
+@dataclass(frozen=True)
+class AskLast:
+    """Nothing was sent: this would be the last message of the cycle. Pass `yes` to send it. `tokens` is all it may use."""
+
+    yes: LastYes
+    tokens: int
+    renews_at: datetime
+
+
+class LiveAnswer:
+    """An answer being written. `text` only grows and may be read from any thread; the rest belongs to the server's loop."""
+
+    def __init__(self, call: Call, plan: str) -> None:
+        self.id = call.answer_id
+        self.account_id = call.account_id
+        self.chat_id = call.chat_id
+        self.call = call
+        self.plan = plan
+        self.text = ""
+        self.done = False
+        self.saving_trouble: str | None = None
+        self.saved = 0
+        self.ending: AnswerState | None = None
+        self.closing = False
+        self.began = time.monotonic()
+        self.first_token_ms: int | None = None
+        self.spent: tuple[object, object] | None = None
+        self.task: asyncio.Task[AnswerState] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def grow(self, piece: str) -> None:
+        """Some more text came."""
+        if self.first_token_ms is None:
+            self.first_token_ms = self.elapsed_ms
+        self.text += piece
+        self._wake()
+
+    def finish(self) -> None:
+        """Settled and saved: no more will come."""
+        self.done = True
+        self._wake()
+
+    async def more(self, seen: int) -> None:
+        """On the server's loop: return once there are more than `seen` characters, or it is done."""
+        if len(self.text) > seen or self.done:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    @property
+    def elapsed_ms(self) -> int:
+        return int((time.monotonic() - self.began) * 1000)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Answering:
+    """The engine. `send`, `again`, `stop` and `live` are called by pages, from any thread; the rest by the server."""
+
+    def __init__(self, store: Store, settings: Settings, source: ModelSource, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._settings = settings
+        self._source = source
+        self._now = now
+        self._instructions = _instructions(ROOT / "data" / "prompts")
+        self._live: dict[str, LiveAnswer] = {}
+        self._lock = threading.Lock()
+        self._places = settings.running_total
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._settling: set[asyncio.Task[None]] = set()
+        self._saver: asyncio.Task[None] | None = None
+        self._closing = False
+
+    # --- what pages call --------------------------------------------------------------------------------------------
+
+    def new_chat_id(self) -> str:
+        """An id for a chat that begins with its first message. 122 random bits and more."""
+        return secrets.token_hex(16)
+
+    def sizes(self) -> Sizes:
+        """What one send may use with the model that answers now."""
+        return self._sizes(self._source.model.card if self._source.model else FALLBACK_CARD)
+
+    def send(self, actor: Account, chat_id: str, text: str, follows: str | None, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
+        """Send a message to a chat (begun by it if it is new) and have it answered.
+
+        `follows` is the entry that was the last on the sender's screen: with chat and text it makes the request id, so that the
+        same send from another tab, after a double click or a reconnect, is the first one's answer and not a second charge.
+        Raises NotSendable, NotFound, NotAllowed, Busy, ModelProblem, StoreUnavailable; wherever a store is left to do it, the text is kept as draft.
+        """
+        text = clean_text(text)
+        self._check_text(text)
+        request = request_id(actor.id, chat_id, follows, text)
+        return self._keeping(actor, chat_id, text, lambda: self._send(actor, chat_id, text, request, yes, question=None))
+
+    def again(self, actor: Account, chat_id: str, question_id: str, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
+        """Have a message answered again: the same request where it came to nothing (nothing is sent twice), a new version where there was text."""
+        _need_freelancer(actor)
+        since = readable_since(self._now(), self._settings.retention_days)
+        messages = self._store.read(lambda rows: rows.messages(actor.id, chat_id, since))
+        question = next((m for m in messages if m.id == question_id and m.own), None)
+        if question is None:
+            raise NotFound
+        tries = [m for m in messages if m.parent_id == question_id and m.answer]
+        newest = max(tries, key=lambda m: m.sequence, default=None)
+        if newest is not None and newest.answer is not None and not newest.text and newest.answer.state is not AnswerState.RUNNING:
+            request = newest.answer.request_id
+        else:
+            number = self._store.read(lambda rows: rows.calls_for_question(question_id))
+            request = request_id(actor.id, chat_id, question.parent_id, question.text, number)
+        return self._send(actor, chat_id, question.text, request, yes, question=question)
+
+    def live(self, actor: Account, chat_id: str) -> LiveAnswer | None:
+        """The answer that is being written in this chat, if it is the asker's."""
+        with self._lock:
+            return next((a for a in self._live.values() if a.chat_id == chat_id and a.account_id == actor.id), None)
+
+    def running_chats(self, actor: Account) -> frozenset[str]:
+        """Ids of the asker's chats in which an answer is being written."""
+        with self._lock:
+            return frozenset(a.chat_id for a in self._live.values() if a.account_id == actor.id)
+
+    def stop(self, actor: Account, answer_id: str) -> None:
+        """End an answer here. What came is kept and charged. Stopping what has ended already does nothing. Raises NotFound for somebody else's."""
+        if self.watch(actor.id, answer_id) is not None:
+            self._end(answer_id, AnswerState.STOPPED)
+            return
+        call = self._store.read(lambda rows: rows.call(answer_id))
+        if call is None or call.account_id != actor.id:
+            raise NotFound
+
+    # --- what the sockets and other services call -----------------------------------------------------------------------
+
+    def watch(self, account_id: str, answer_id: str) -> LiveAnswer | None:
+        """The running answer of this id if it is this account's, None otherwise, whoever's it is."""
+        live = self._live.get(answer_id)
+        return live if live is not None and live.account_id == account_id else None
+
+    def stop_account(self, account_id: str) -> None:
+        """The account opted out, was closed or lost its role: its answers end within a second."""
+        self._end_where(lambda a: a.account_id == account_id)
+
+    def stop_chat(self, account_id: str, chat_id: str) -> None:
+        """The chat was deleted: what is being written there ends."""
+        self._end_where(lambda a: a.account_id == account_id and a.chat_id == chat_id)
+
+    # --- accepting a send -----------------------------------------------------------------------------------------------
+
+    def _check_text(self, text: str) -> None:
+        if is_blank(text):
+            raise NotSendable("There is nothing to send yet.")
+        if len(text) > self._settings.draft_chars:
+            raise NotSendable(
+                f"Your draft has {len(text):,} characters; one message takes {self._settings.draft_chars:,} at most. Nothing was sent. Shorten it, or send it in parts."
+            )
+
+    def _keeping(self, actor: Account, chat_id: str, text: str, send: Callable[[], Sent | NotSent | AskLast]) -> Sent | NotSent | AskLast:
+        """Send; where that fails for a reason that may pass, keep the text as a draft first."""
+        try:
+            return send()
+        except (Busy, ModelProblem):
+            with suppress(StoreUnavailable):
+                self._store.write(lambda unit: self._keep_draft(unit, actor.id, chat_id, text))
+            raise
+
+    def _keep_draft(self, unit: Unit, account_id: str, chat_id: str, text: str) -> str:
+        """Keep a draft under the id it had if it is the same text, so that trying it again counts once. Returns its id."""
+        owner = unit.chat_owner(chat_id)
+        if owner is not None and owner != (account_id, False):
+            raise NotFound
+        since = readable_since(self._now(), self._settings.retention_days)
+        kept = unit.draft(account_id, chat_id, since)
+        if kept is not None and kept[1] == text:
+            return kept[0]
+        draft_id = secrets.token_hex(8)
+        unit.keep_draft(account_id, chat_id, draft_id, text, self._now())
+        return draft_id
+
+    def _send(self, actor: Account, chat_id: str, text: str, request: str, yes: LastYes | None, question: Message | None) -> Sent | NotSent | AskLast:
+        _need_freelancer(actor)
+        model = self._source.model
+        if model is None:
+            raise ModelProblem(Problem.NO_MODEL, "")
+        with self._lock:
+            if self._closing:
+                raise Busy("The service is about to restart. Your text is still here; send it again in a minute.")
+            if self._places <= 0:
+                raise Busy("The service is busy: as many answers are being written as it can carry. Your text is still here; try again in a moment.")
+            self._places -= 1
+        handed_over = False
+        try:
+            offer = self._offer(actor, chat_id, text, model, question)
+            outcome = self._store.write(lambda unit: self._accept(unit, actor.id, chat_id, request, yes, offer))
+            if isinstance(outcome, _HandOver):
+                self._hand_over(outcome, model, offer)
+                handed_over = True
+                return outcome.sent
+            return outcome
+        finally:
+            if not handed_over:
+                with self._lock:
+                    self._places += 1
+
+    def _offer(self, actor: Account, chat_id: str, text: str, model: ChatModel, question: Message | None) -> _Offer:
+        """Everything about a send that can be gathered before its unit of work: reading and counting take their time outside the writers' queue."""
+        since = readable_since(self._now(), self._settings.retention_days)
+        owner, messages = self._store.read(lambda rows: (rows.chat_owner(chat_id), rows.messages(actor.id, chat_id, since)))
+        if owner is not None and owner != (actor.id, False):
+            raise NotFound
+        path = conversation(messages)
+        if question is not None:
+            before = _path_to(messages, question.parent_id)
+            parent = question.parent_id
+        else:
+            before, parent = path, (path[-1].id if path else None)
+        sizes = self._sizes(model.card)
+        turns, costs, total = [], [], 0
+        for message in reversed(before):
+            if not message.text:
+                continue
+            turn = Turn("user" if message.own else "assistant", message.text)
+            cost = tokens.count_turns((turn,), model.card.tokenizer)
+            turns.append(turn)
+            costs.append(cost)
+            total += cost
+            if total > sizes.history:
+                break
+        draft = tokens.count_turns((Turn("user", text),), model.card.tokenizer)
+        return _Offer(model.name, text, parent, question.id if question else None, turns, costs, draft, sizes)
+
+    def _accept(self, unit: Unit, account_id: str, chat_id: str, request: str, yes: LastYes | None, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast:
+        """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together."""
+        now = self._now()
+        account = unit.account(account_id)
+        if account is None or not account.has(Role.FREELANCER):
+            raise NotAllowed
+        calls = unit.calls_of_request(request)
+        if calls and calls[-1].reservation_state in ("pending", "settled"):
+            return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
+        owner = unit.chat_owner(chat_id)
+        if owner is not None and owner != (account_id, False):
+            raise NotFound
+
+        grant = grant_at(unit.entitlements(account_id), now)
+        if grant.state is not PlanState.HAS or grant.entitlement is None:
+            return self._refuse(unit, account_id, chat_id, "plan_ended", offer, grant, None)
+        if not consents_to(self._settings.consent_version, unit.consents(account_id)):
+            return self._refuse(unit, account_id, chat_id, "no_consent", offer, grant, None)
+        self._check_running(unit, account_id, chat_id)
+
+        entitlement = grant.entitlement
+        cycle = current_cycle(unit, account_id, now)
+        anchor = None
+        if cycle is None:
+            anchor = Anchor(now.astimezone(ZoneInfo(account.zone)).date(), account.zone)
+            cycle = cycle_at(anchor, now)
+        standing = unit.standing(account_id, cycle.starts_at, entitlement.allowance)
+        decision = decide(offer.sizes, standing, offer.draft, offer.costs)
+        if isinstance(decision, Refused):
+            return self._refuse(unit, account_id, chat_id, decision.reason, offer, grant, cycle.starts_at, decision, cycle.ends_at)
+        if isinstance(decision, Wait):
+            raise Busy("Another answer of yours is being written. How much is left for this message is known when it has ended; send it then.")
+        wanted = LastYes(request, cycle.starts_at)
+        if decision.kind is SendKind.LAST and yes != wanted and not (calls and standing.last_warned):
+            self._keep_draft(unit, account_id, chat_id, offer.text)
+            return AskLast(wanted, decision.reserve, cycle.ends_at)
+
+        if anchor is not None:
+            unit.add_anchor(account_id, anchor, now)
+        unit.open_cycle(account_id, cycle)
+        keep_free = 0 if decision.kind is SendKind.LAST else offer.sizes.smallest_send(entitlement.allowance)
+        reservation, answer = secrets.token_hex(16), secrets.token_hex(16)
+        expires_at = now + timedelta(seconds=self._settings.answer_seconds + self._settings.reservation_grace_seconds)
+        if not unit.reserve(account_id, reservation, request, cycle, entitlement.allowance, keep_free, decision, now, expires_at):
+            raise Busy("Other messages of yours were faster, and what is left has to be counted first. Send it again.")
+        if decision.kind is SendKind.LAST:
+            unit.add_warning(account_id, cycle.starts_at, "last_message", entitlement.allowance, entitlement.plan, now)
+        question_id = offer.question_id or request
+        self._store_question(unit, account_id, chat_id, question_id, owner is None, offer, now)
+        unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
+        call = unit.call(answer)
+        assert call is not None
+        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), call, entitlement, decision)
+
+    def _check_running(self, unit: Unit, account_id: str, chat_id: str) -> None:
+        running = unit.running_calls(account_id)
+        if any(call.chat_id == chat_id for call in running):
+            raise Busy("An answer is being written in this chat. Stop it or wait for its end, then send this.")
+        if len(running) >= self._settings.running_per_account:
+            raise Busy(
+                f"{len(running)} answers of yours are being written already, which is as many as one person can have at once. Send this when one has ended."
+            )
+
+    def _store_question(self, unit: Unit, account_id: str, chat_id: str, question_id: str, new_chat: bool, offer: _Offer, now: datetime) -> None:
+        if new_chat:
+            unit.add_chat(account_id, chat_id, now)
+        if not unit.has_message(question_id):
+            unit.add_message(account_id, question_id, chat_id, offer.parent, "freelancer", offer.text, now)
+            if new_chat:
+                unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
+        if unit.draft(account_id, chat_id, readable_since(now, self._settings.retention_days)) is not None:
+            unit.keep_draft(account_id, chat_id, secrets.token_hex(8), "", now)
+
+    def _refuse(
+        self, unit: Unit, account_id: str, chat_id: str, reason: str, offer: _Offer, grant: Grant,
+        cycle_starts_at: datetime | None, refused: Refused | None = None, renews_at: datetime | None = None,
+    ) -> NotSent:  # fmt: skip
+        """Record the refusal and keep the draft, in the same unit of work."""
+        draft_id = self._keep_draft(unit, account_id, chat_id, offer.text)
+        wanted = refused.wanted if refused else offer.sizes.instructions + offer.draft + offer.sizes.answer
+        plan = grant.entitlement.plan if grant.entitlement else None
+        unit.add_refusal(account_id, cycle_starts_at, reason, wanted, draft_id, plan, self._now())
+        return NotSent(reason, offer.draft, refused.fits_now if refused else 0, refused.fits_after if refused else 0, renews_at)
+
+    def _hand_over(self, accepted: _HandOver, model: ChatModel, offer: _Offer) -> None:
+        """Give the call to the server's loop. If that is gone, the call is settled here as interrupted rather than left pending."""
+        decision = accepted.decision
+        history = tuple(reversed(offer.turns[: decision.history_kept]))
+        prompt = Prompt((Turn("system", self._instructions), *history, Turn("user", offer.text)), decision.answer_limit)
+        live = LiveAnswer(accepted.call, accepted.entitlement.plan)
+        with self._lock:
+            self._live[live.id] = live
+        try:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._begin, live, model, prompt)
+        except (AssertionError, RuntimeError):
+            self._forget(live)
+            self._store.write(lambda unit: self._write_settlement(unit, live, AnswerState.INTERRUPTED, None, 0))
+
+    # --- on the server's loop -------------------------------------------------------------------------------------------
+
+    def _begin(self, live: LiveAnswer, model: ChatModel, prompt: Prompt) -> None:
+        live.began = time.monotonic()
+        live.task = asyncio.get_running_loop().create_task(self._stream(live, model, prompt))
+        live.task.add_done_callback(lambda task: self._ended(live, task))
+        if live.ending is not None:
+            live.task.cancel()
+
+    async def _stream(self, live: LiveAnswer, model: ChatModel, prompt: Prompt) -> AnswerState:
+        """Call the model until an answer comes, within one deadline for everything. A call is tried again only while no text came."""
+        deadline = asyncio.get_running_loop().time() + self._settings.answer_seconds
+        for left in range(self._settings.retries, -1, -1):
+            try:
+                return await self._call(live, model, prompt, deadline)
+            except ModelProblem as problem:
+                wait = problem.retry_after if problem.retry_after is not None else 0.5 * 2 ** (self._settings.retries - left)
+                too_late = asyncio.get_running_loop().time() + wait >= deadline
+                if live.text or not problem.retryable or left == 0 or wait > self._settings.retry_after_max_seconds or too_late:
+                    raise
+                await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _call(self, live: LiveAnswer, model: ChatModel, prompt: Prompt, deadline: float) -> AnswerState:
+        """One call: grow the answer, watch the silence, keep the answer limit even where the provider doesn't."""
+        clock = asyncio.get_running_loop().time
+        state: AnswerState | None = None
+        counted = produced = 0
+        try:
+            async with asyncio.timeout_at(min(deadline, clock() + self._settings.first_token_seconds)) as patience, aclosing(model.stream(prompt)) as events:
+                async for event in events:
+                    patience.reschedule(min(deadline, clock() + self._settings.silence_seconds))
+                    if isinstance(event, Piece):
+                        live.grow(event.text)
+                        if len(live.text) - counted >= COUNT_EACH:
+                            produced += tokens.count(live.text[counted:], model.card.tokenizer)
+                            counted = len(live.text)
+                            if produced > prompt.answer_limit * 1.1 + 16:  # slices count a little high, other tokenizers differ a little
+                                return AnswerState.LENGTH
+                    elif isinstance(event, Spent):
+                        live.spent = (event.tokens_in, event.tokens_out)
+                    elif isinstance(event, Ended):
+                        if event.reason == "declined":
+                            raise ModelProblem(Problem.DECLINED, model.card.title or model.name)
+                        state = AnswerState.LENGTH if event.reason == "length" else AnswerState.FINISHED
+        except TimeoutError as error:
+            if state is None:  # the provider's last word came; that it kept the line open afterwards is nobody's loss
+                slow = Problem.TOO_SLOW if clock() >= deadline else Problem.SILENT if live.text else Problem.NO_FIRST_TOKEN
+                raise ModelProblem(slow, model.card.title or model.name) from error
+        if not live.text:
+            raise ModelProblem(Problem.GARBLED, model.card.title or model.name)
+        return state or AnswerState.FINISHED
+
+    def _ended(self, live: LiveAnswer, task: asyncio.Task[AnswerState]) -> None:
+        """However the call ended: name it and settle it. This runs for every task, also one that was cancelled before its first step."""
+        problem: Problem | None = None
+        if task.cancelled():
+            state = live.ending or AnswerState.INTERRUPTED
+        elif (error := task.exception()) is None:
+            state = task.result()
+        else:
+            problem = error.problem if isinstance(error, ModelProblem) else Problem.INTERNAL
+            state = AnswerState.CUT if live.text else AnswerState.FAILED
+            if not isinstance(error, ModelProblem):
+                where = "".join(traceback.format_tb(error.__traceback__))  # places in the code only: the message may hold a person's words
+                log.error("an answer failed inside this service: %s at\n%s", type(error).__name__, where)
+        live.closing = True
+        settling = asyncio.get_running_loop().create_task(self._settle(live, state, problem, live.elapsed_ms))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+
+    async def _settle(self, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int) -> None:
+        """The one unit of work after the call, tried until the store takes it: no answer is charged without being saved."""
+        wait = 0.2
+        while True:
+            try:
+                await asyncio.wrap_future(self._store.submit(lambda unit: self._write_settlement(unit, live, state, problem, whole_ms)))
+                break
+            except ChatProError as error:
+                live.saving_trouble = str(error) if isinstance(error, StoreUnavailable) else str(StoreUnavailable())
+                log.error("an answer could not be settled yet: %s", type(error).__name__)
+                await asyncio.sleep(wait)
+                wait = min(15.0, wait * 2)
+        self._forget(live)
+        live.finish()
+
+    def _forget(self, live: LiveAnswer) -> None:
+        with self._lock:
+            if self._live.pop(live.id, None) is not None:
+                self._places += 1
+
+    def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int) -> None:
+        self._resolve(unit, live.call.answer_id, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms)
+
+    def _resolve(
+        self, unit: Unit, answer_id: str, text: str, state: AnswerState, problem: Problem | None, spent: tuple[object, object] | None,
+        plan: str, first_token_ms: int | None, whole_ms: int,
+    ) -> None:  # fmt: skip
+        """End the answer, keep its text, settle or release its reservation, write its usage entry and the warnings that fell due. Once."""
+        now = self._now()
+        call = unit.call(answer_id)
+        if call is None or not unit.end_answer(answer_id, state, problem.value if problem else None, now):
+            return
+        unit.fold_parts(call, text)
+        cost = Charge(0, 0, "estimated", 0)
+        if text:
+            cost = charge(spent, call.prompt_tokens, tokens.count(text, self._tokenizer(call.model)), call.tokens)
+        resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
+        if not unit.resolve(call, resolution, cost.total, now):
+            cost = Charge(0, 0, cost.counted, cost.total + cost.over_reserved)
+        if cost.over_reserved:
+            log.warning("answer %s: the provider claims %d tokens beyond what was reserved", answer_id, cost.over_reserved)
+        unit.add_usage_entry(call, plan, cost, call.resent_tokens if text else 0, first_token_ms, whole_ms, state.value, now)
+        grant = grant_at(unit.entitlements(call.account_id), now)
+        allowance = grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else call.allowance
+        used = unit.standing(call.account_id, call.cycle_starts_at, allowance).used
+        for kind in warnings_due(allowance, used):
+            unit.add_warning(call.account_id, call.cycle_starts_at, kind, allowance, plan, now)
+
+    # --- ending answers -------------------------------------------------------------------------------------------------
+
+    def _end_where(self, which: Callable[[LiveAnswer], bool]) -> None:
+        with self._lock:
+            ids = [a.id for a in self._live.values() if which(a)]
+        for answer_id in ids:
+            self._end(answer_id, AnswerState.STOPPED)
+
+    def _end(self, answer_id: str, state: AnswerState) -> None:
+        live = self._live.get(answer_id)
+        if live is None or self._loop is None:
+            return
+        live.ending = live.ending or state
+        self._loop.call_soon_threadsafe(_cancel, live)
+
+    # --- the server's start, time and end ---------------------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Settle what a dead process left: what was saved of an answer is charged as estimated, nothing saved costs nothing. Returns how many."""
+        dead = self._store.read(lambda rows: rows.running_calls())
+        for call in dead:
+            self._store.write(partial(self._finish_dead, call=call))
+        return len(dead)
+
+    def expire_past(self) -> int:
+        """Give back what is still pending after its expiry and that nobody here is writing (those end by their own deadline). Returns how many."""
+        now = self._now()
+        past = [call for call in self._store.read(lambda rows: rows.pending_past(now)) if call.answer_id not in self._live]
+        for call in past:
+            self._store.write(partial(self._finish_dead, call=call))
+        return len(past)
+
+    def _finish_dead(self, unit: Unit, call: Call) -> None:
+        grant = grant_at(unit.entitlements(call.account_id), call.started_at)
+        plan = grant.entitlement.plan if grant.entitlement else ""
+        self._resolve(unit, call.answer_id, unit.parts(call.answer_id), AnswerState.INTERRUPTED, None, None, plan, None, 0)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answers run on this loop from now on."""
+        self._loop = loop
+        self._saver = loop.create_task(self._save_for_ever())
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.save_seconds)
+            try:
+                await self._save()
+            except Exception as error:  # whatever it is, the next second tries again, and settling says it aloud
+                log.error("running answers could not be saved: %s", type(error).__name__)
+
+    async def _save(self) -> None:
+        """What all running answers added since the last time, in one statement."""
+        with self._lock:
+            growing = [(a, a.text) for a in self._live.values() if not a.closing and len(a.text) > a.saved]
+        rows = [(a.account_id, a.id, a.saved, text[a.saved :]) for a, text in growing]
+        if not rows:
+            return
+        now = self._now()
+        await asyncio.wrap_future(self._store.submit(lambda unit: unit.save_parts(rows, now)))
+        for answer, text in growing:
+            answer.saved = len(text)
+
+    async def close(self) -> None:
+        """No new sends; running answers may finish within the grace, the rest is settled as interrupted. Safe to call twice."""
+        with self._lock:
+            self._closing = True
+        running = [a.task for a in list(self._live.values()) if a.task is not None]
+        if running:
+            await asyncio.wait(running, timeout=self._settings.shutdown_seconds)
+        for live in list(self._live.values()):
+            if live.task is not None and not live.task.done():
+                live.ending = live.ending or AnswerState.INTERRUPTED
+                live.task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=2)
+            await asyncio.sleep(0)  # the done-callbacks, which begin the settling, run in the loop's next turn
+        if self._settling:
+            await asyncio.wait(list(self._settling), timeout=5)
+        if self._saver is not None:
+            self._saver.cancel()
+            self._saver = None
+
+    # --- sizes ------------------------------------------------------------------------------------------------------
+
+    def _sizes(self, card: ModelCard) -> Sizes:
+        s = self._settings
+        answer = min(s.answer_tokens, card.output_limit, card.context // 2)
+        return Sizes(
+            instructions=tokens.count_turns((Turn("system", self._instructions),), card.tokenizer),
+            note_max=s.note_max_tokens,
+            history=s.history_tokens,
+            answer=answer,
+            answer_min=min(s.answer_min_tokens, answer),
+            prompt=s.prompt_tokens,
+            context=card.context,
+            output_limit=card.output_limit,
+        )
+
+    def _tokenizer(self, model: str) -> str:
+        """The tokenizer of the model that answered; a model that is gone since is counted like the fallback."""
+        current = self._source.model
+        return current.card.tokenizer if current is not None and current.name == model else FALLBACK_CARD.tokenizer
+
+
+FALLBACK_CARD = ModelCard(id="", title="", context=8_192, output_limit=4_096, tokenizer="cl100k_base")
+"""Sizes while no model is known: those of the first model on the list of preference."""
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A send before it is decided: who will answer, its text, what it follows, earlier turns newest first with their tokens."""
+
+    model: str
+    text: str
+    parent: str | None
+    question_id: str | None
+    turns: list[Turn]
+    costs: list[int]
+    draft: int
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
+class _HandOver:
+    sent: Sent
+    call: Call
+    entitlement: Entitlement
+    decision: Accepted
+
+
+def _instructions(folder: Path) -> str:
+    return (folder / f"system-{PROMPT_VERSION}.md").read_text(encoding="utf-8").strip()
+
+
+def _path_to(messages: list[Message], message_id: str | None) -> list[Message]:
+    """The entries from the beginning to this one, along its parents."""
+    by_id = {m.id: m for m in messages}
+    path: list[Message] = []
+    while message_id in by_id:
+        path.append(by_id[message_id])
+        message_id = path[-1].parent_id
+    return path[::-1]
+
+
+def _cancel(live: LiveAnswer) -> None:
+    if live.task is not None:
+        live.task.cancel()
+
+
+def _need_freelancer(actor: Account) -> None:
+    if not actor.has(Role.FREELANCER):
+        raise NotAllowed

@@ -1,0 +1,113 @@
+"""A person's own chats: the side panel, one conversation, renaming, deleting and taking a deletion back.
+
+Reads go through what the asker may reach: a chat of somebody else, a deleted one, one past its 90 days and one that never
+was are all the same "not found".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from chatpro.config import Settings
+from chatpro.domain.accounts import Account, Role
+from chatpro.domain.chats import Chat, Message, clean_title, conversation, deleted_on, readable_since
+from chatpro.errors import NotAllowed, NotFound, NotSendable
+from chatpro.storage import Store, Unit
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One chat as its owner sees it: the path of newest versions, and when the first and the last of it are deleted."""
+
+    id: str
+    title: str
+    messages: list[Message]
+    first_deleted_on: datetime
+    last_deleted_on: datetime
+
+
+class History:
+    """What a freelancer wrote and was answered."""
+
+    def __init__(self, store: Store, settings: Settings, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._settings = settings
+        self._now = now
+        self.on_deleted: list[Callable[[str, str], None]] = []
+        """Called with account id and chat id after a deletion: an answer that runs there must stop."""
+
+    def chats(self, actor: Account) -> list[Chat]:
+        """Own chats that still hold something readable, newest activity first."""
+        _need_freelancer(actor)
+        return self._store.read(lambda rows: rows.chats(actor.id, self._since()))
+
+    def open(self, actor: Account, chat_id: str) -> Opened:
+        """One own chat. Raises NotFound."""
+        _need_freelancer(actor)
+        since = self._since()
+
+        def work(rows: Unit) -> tuple[list[Message], str | None]:
+            messages = rows.messages(actor.id, chat_id, since)
+            return messages, rows.title(actor.id, chat_id, since) if messages else None
+
+        messages, title = self._store.read(work)
+        if not messages:
+            raise NotFound
+        path = conversation(messages)
+        sent = [m.sent_at for m in messages]
+        days = self._settings.retention_days
+        return Opened(chat_id, title or "Chat", path, deleted_on(min(sent), days), deleted_on(max(sent), days))
+
+    def draft(self, actor: Account, chat_id: str) -> str | None:
+        """Text that was refused or failed in this chat and is kept for its author."""
+        _need_freelancer(actor)
+        found = self._store.read(lambda rows: rows.draft(actor.id, chat_id, self._since()))
+        return found[1] if found else None
+
+    def rename(self, actor: Account, chat_id: str, title: str) -> None:
+        """Give an own chat another title. Raises NotFound, and NotSendable for a title in which nothing can be seen."""
+        _need_freelancer(actor)
+        cleaned = clean_title(title)
+        if not cleaned:
+            raise NotSendable("A title needs at least one visible character.")
+
+        def work(unit: Unit) -> None:
+            if not unit.owns_chat(actor.id, chat_id):
+                raise NotFound
+            unit.add_title(actor.id, chat_id, cleaned, self._now())
+
+        self._store.write(work)
+
+    def delete(self, actor: Account, chat_id: str) -> None:
+        """Take an own chat out of every list and reading at once. Raises NotFound. Usage and receipts stay as they are."""
+        _need_freelancer(actor)
+
+        def work(unit: Unit) -> None:
+            if not unit.delete_chat(actor.id, chat_id, self._now()):
+                raise NotFound
+            unit.append_audit(actor.id, "chat.deleted", self._now(), subject=chat_id)
+
+        self._store.write(work)
+        for call in self.on_deleted:
+            call(actor.id, chat_id)
+
+    def restore(self, actor: Account, chat_id: str) -> None:
+        """Take back the deletion of an own chat. Raises NotFound when there is nothing to take back."""
+        _need_freelancer(actor)
+
+        def work(unit: Unit) -> None:
+            if not unit.restore_chat(actor.id, chat_id):
+                raise NotFound
+            unit.append_audit(actor.id, "chat.restored", self._now(), subject=chat_id)
+
+        self._store.write(work)
+
+    def _since(self) -> datetime:
+        return readable_since(self._now(), self._settings.retention_days)
+
+
+def _need_freelancer(actor: Account) -> None:
+    if not actor.has(Role.FREELANCER):
+        raise NotAllowed

@@ -1,0 +1,104 @@
+"""The gate: the first line of every page. Who is there, may they open this page, and if not, what do they see instead.
+
+A page file can be asked for directly on a fresh server, so hiding it is not access control. Everything is asked of the store
+on each run; session state holds only which account this session signed in as, and under which epoch.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import streamlit as st
+
+from chatpro.bootstrap import house
+from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
+from chatpro.web import doors
+
+_SESSION = "signed_in_as"
+
+
+def page(name: str) -> Account:
+    """The account that opens this page. Draws something else and ends the run for everybody who may not."""
+    account = who()
+    if account is None:
+        doors.sign_in()
+        _end()
+    if not account.may_open(name):
+        doors.not_found()
+        _end()
+    return account
+
+
+def who() -> Account | None:
+    """Who is signed in, as the store has them now: closed accounts and sessions of an older epoch are signed out."""
+    return _sample() if house().settings.demo else _provided()
+
+
+def sign_in_as(account: Account) -> None:
+    """Demo mode: this session is now this sample account's, and nothing of anybody else's is left in it."""
+    st.session_state.clear()
+    st.session_state[_SESSION] = (account.id, account.epoch)
+    st.query_params.clear()
+    st.query_params["as"] = account.subject
+
+
+def sign_out() -> None:
+    """Everywhere: other tabs of this account are signed out at their next click. Nothing of the person stays in this session."""
+    account = who()
+    if account is not None:
+        house().accounts.sign_out_everywhere(account)
+    st.session_state.clear()
+    st.query_params.clear()
+    if not house().settings.demo:
+        st.logout()
+
+
+def _sample() -> Account | None:
+    accounts = house().accounts
+    wanted = st.query_params.get("as")
+    if _SESSION in st.session_state:
+        account_id, epoch = st.session_state[_SESSION]
+        account = accounts.find(account_id)
+        if account is None or account.epoch != epoch:
+            st.session_state.clear()
+            st.query_params.clear()
+            return None
+        if wanted is None or wanted == account.subject:
+            st.query_params["as"] = account.subject  # a link from page to page drops it; a reload needs it
+            return account
+    account = accounts.sample(wanted) if wanted else None
+    if account is not None:
+        chat = st.query_params.get("chat")
+        sign_in_as(account)
+        if chat:
+            st.query_params["chat"] = chat
+    return account
+
+
+def _provided() -> Account | None:
+    if not st.user.is_logged_in:
+        return None
+    settings, accounts = house().settings, house().accounts
+    if _SESSION in st.session_state:
+        account_id, epoch = st.session_state[_SESSION]
+        account = accounts.find(account_id)
+        if account is None or account.epoch != epoch:
+            st.session_state.clear()
+            st.logout()
+            _end()
+        return account
+    try:
+        identity = identity_from(st.user.to_dict(), roles_claim=settings.roles_claim, plan_claim=settings.plan_claim)
+    except ClaimsRefused as error:
+        doors.refused(str(error))
+        _end()
+    account = accounts.find(accounts.sign_in(identity).id)
+    if account is not None:
+        st.session_state.clear()
+        st.session_state[_SESSION] = (account.id, account.epoch)
+    return account
+
+
+def _end() -> NoReturn:
+    st.stop()
+    raise AssertionError("st.stop returned")
