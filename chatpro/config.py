@@ -8,7 +8,8 @@ that `make trials` measures.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,21 @@ def load(env: Mapping[str, str] | None = None, secrets: Mapping[str, Any] | None
     settings = Settings(**given, auth=_auth(secrets))
     _check(settings)
     return settings
+
+
+def read_secrets(files: Iterable[Path] | None = None) -> dict[str, Any]:
+    """What Streamlit's secrets files hold (the user's, then the project's over it). Raises ConfigError for one that can't be read."""
+    found: dict[str, Any] = {}
+    for file in files if files is not None else (Path.home() / ".streamlit" / "secrets.toml", ROOT / ".streamlit" / "secrets.toml"):
+        try:
+            found |= tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(
+                f"The secrets file {file.name} in {file.parent.name} can't be read. There is no fallback to demo mode; mend it or remove it."
+            ) from error
+    return found
 
 
 def _auth(secrets: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -55,6 +55,9 @@ class Accounts:
         self.on_stopped: list[Callable[[str], None]] = []
         """Called with an account id when its answers must stop and its sockets close (opt-out, closed, signed out, role gone)."""
 
+        self.on_signed_out: list[Callable[[str], None]] = []
+        """Called with an account id when its sockets must close though its answers may finish."""
+
     # --- signing in -------------------------------------------------------------------------------------------------
 
     def sign_in(self, identity: Identity) -> Account:
@@ -115,6 +118,8 @@ class Accounts:
     def sign_out_everywhere(self, actor: Account) -> None:
         """All sessions of this account are over at their next click; sockets close at once. Running answers finish on the server."""
         self._store.write(lambda unit: unit.change_account(actor.id, "epoch", "out", self._now()))
+        for call in self.on_signed_out:
+            call(actor.id)
 
     def learn_zone(self, actor: Account, zone: str) -> None:
         """Keep the zone that a new person's browser names, for dates on pages and for the day of first use."""

@@ -203,8 +203,7 @@ class Answering:
 
     def stop(self, actor: Account, answer_id: str) -> None:
         """End an answer here. What came is kept and charged. Stopping what has ended already does nothing. Raises NotFound for somebody else's."""
-        if self.watch(actor.id, answer_id) is not None:
-            self._end(answer_id, AnswerState.STOPPED)
+        if self.stop_running(actor.id, answer_id):
             return
         call = self._store.read(lambda rows: rows.call(answer_id))
         if call is None or call.account_id != actor.id:
@@ -216,6 +215,13 @@ class Answering:
         """The running answer of this id if it is this account's, None otherwise, whoever's it is."""
         live = self._live.get(answer_id)
         return live if live is not None and live.account_id == account_id else None
+
+    def stop_running(self, account_id: str, answer_id: str) -> bool:
+        """End this account's running answer. False when none of this id runs for it."""
+        if self.watch(account_id, answer_id) is None:
+            return False
+        self._end(answer_id, AnswerState.STOPPED)
+        return True
 
     def stop_account(self, account_id: str) -> None:
         """The account opted out, was closed or lost its role: its answers end within a second."""
@@ -231,9 +237,8 @@ class Answering:
         if is_blank(text):
             raise NotSendable("There is nothing to send yet.")
         if len(text) > self._settings.draft_chars:
-            raise NotSendable(
-                f"Your draft has {len(text):,} characters; one message takes {self._settings.draft_chars:,} at most. Nothing was sent. Shorten it, or send it in parts."
-            )
+            most = self._settings.draft_chars
+            raise NotSendable(f"Your draft has {len(text):,} characters; one message takes {most:,} at most. Nothing was sent. Shorten it, or send it in parts.")
 
     def _keeping(self, actor: Account, chat_id: str, text: str, send: Callable[[], Sent | NotSent | AskLast]) -> Sent | NotSent | AskLast:
         """Send; where that fails for a reason that may pass, keep the text as a draft first."""
