@@ -1,0 +1,879 @@
+"""DuckDB behind the store's interface: one file, one process, one writer.
+
+DuckDB by itself commits nothing without a word after a failed statement, drops its file lock when anybody in the process opens
+and closes the file, dies as a whole when the disk is full, opens a log with a flipped byte as if nothing were missing, and lets SQL read
+and write other files. Each of these loses answers or charges, or lets text out, and each is closed here:
+
+- a unit of work remembers its first failed statement, whatever became of the exception, and is then rolled back and raised;
+- writers run one after the other on one thread, first come, first served, so that there are no conflicts to retry;
+- reads have cursors and snapshots of their own, read-only by the engine's own word, and none stays open longer than two seconds;
+- a lock file of our own stands beside the database, and nothing in this process ever opens the database file itself;
+- an instance that a full disk killed is closed with all its cursors and opened again, without losing what was acknowledged;
+- the witness (witness.py) tells at each opening whether the end of the log is missing;
+- no file but the store's own can be reached from SQL, and nothing can be installed, loaded or switched on again.
+
+Words of the engine never reach a sentence or a log line: they may carry what a person wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+import stat
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from chatpro.errors import (
+    ChatProError,
+    ConfigError,
+    DuplicateKey,
+    ReadTooLong,
+    StatementFailed,
+    StoreDamaged,
+    StoreInUse,
+    StoreUnavailable,
+    TextNotStorable,
+)
+from chatpro.storage import Gap, Head, Unit, migrate, witness
+
+log = logging.getLogger("chatpro.storage")
+
+T = TypeVar("T")
+
+READ_SECONDS = 2.0
+"""The longest a read may stay open: its snapshot keeps deleted bytes alive and holds up checkpoints."""
+
+WITNESS_SECONDS = 1.0
+"""The least time between two writings of the witness. What a crash takes of it is read back from the store itself."""
+
+RETRY_SECONDS = 1.0
+"""How long after a failure the disk is left alone, unless room was made meanwhile: opening again costs up to 0.6 s, and a queue waits for it."""
+
+WAITING_UNITS = 10_000
+"""Units that may wait for the writer: half a minute of work. Beyond it the disk hangs, and keeping more would only eat the memory too."""
+
+CHECKPOINT_TRIES = 40
+"""At closing, 50 ms apart: a checkpoint is refused while a reader still needs the old rows, and readers are gone after two seconds."""
+
+CONTROL = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "CHECKPOINT", "SET", "PRAGMA")
+
+SHARED_NUMBERS = {"answers": "messages"}
+"""Tables that take their sequence from another one's numbers: questions and answers of a chat stand in one order."""
+
+CLOSED = "The store is closed."
+AFTER_FORK = "The store belongs to the process that opened it; a forked child can't use it."
+QUEUE_FULL = f"Saving is not possible: {WAITING_UNITS:,} units of work are waiting already. Nothing was charged; your text is still here."
+DISK_FULL = "Saving is not possible: the disk is full."
+DISK_READ_ONLY = "Saving is not possible: the store's disk can only be read."
+DISK_FAILS = "Saving is not possible: the store's disk reports an error."
+FILE_GONE = (
+    "Saving is not possible: the store's file was deleted, moved or replaced while the program runs. "
+    "Put it back under its name, or stop the program and put back a whole copy."
+)
+KEPT = " Nothing was charged; your text is still here."
+TOO_LONG = f"Reading took longer than {READ_SECONDS:g} seconds and was ended."
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class DuckStore:
+    """The store on DuckDB; see `chatpro.storage.Store` for what its verbs promise.
+
+    Opening raises StoreInUse, StoreDamaged, ConfigError (the folder) or StoreUnavailable (the disk is full); nothing is left open then.
+    """
+
+    def __init__(self, path: Path, *, memory: str, threads: int, now: Callable[[], datetime] = utc_now, migrations: Path = migrate.FOLDER) -> None:
+        # Resolved, so that two ways to one file meet at one lock.
+        self._path = Path(path).resolve()
+        self._config = {"memory_limit": memory, "threads": str(threads)}
+        self._now = now
+        self._pid = os.getpid()
+        self._wal, self._witness_path, self._spill = (self._beside(end) for end in (".wal", ".witness", ".spill"))
+
+        self._lock = threading.Lock()
+        self._work, self._ready, self._watched, self._drained = (threading.Condition(self._lock) for _ in range(4))
+        self._queue: deque[tuple[Callable[[_Session], Any], Future[Any]]] = deque()
+        self._reads: dict[_Session, None] = {}
+        self._closing = self._closed = False
+
+        self._instance: _Instance | None = None
+        self._dead: _Instance | None = None
+        self._identity: tuple[int, int] | None = None
+        self._last: dict[str, int] = {}
+        self._head = witness.EMPTY
+        self._gap: Gap | None = None
+        self._problem: str | None = None
+        self._retry_at = 0.0
+        self._free_then = 0
+        self._dirty = True
+        self._witness_at = 0.0
+        self._witness_fails = False
+
+        _own_folder(self._path.parent)
+        self._file_lock = _FileLock(self._beside(".lock"), self._path)
+        try:
+            self._open(migrate.known(migrations))
+        except BaseException:
+            self._let_go()
+            raise
+        self._writer = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
+        self._watcher = threading.Thread(target=self._run_watcher, name="store-watcher", daemon=True)
+        self._writer.start()
+        self._watcher.start()
+        _open_stores.add(self)
+
+    def _beside(self, end: str) -> Path:
+        return self._path.with_name(self._path.name + end)
+
+    # --- the interface ----------------------------------------------------------------------------------------------
+
+    def write(self, work: Callable[[Unit], T]) -> T:
+        if threading.current_thread() is self._writer:
+            raise RuntimeError("a unit of work waited for another one: it would wait for itself")
+        future = self.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            # Whoever was interrupted while waiting in the queue doesn't want it any more; what has begun ends by itself.
+            future.cancel()
+            raise
+
+    def submit(self, work: Callable[[Unit], T]) -> Future[T]:
+        future: Future[T] = Future()
+        refusal: str | None = None
+        if os.getpid() != self._pid:
+            refusal = AFTER_FORK
+        else:
+            with self._lock:
+                if self._closing:
+                    refusal = CLOSED
+                elif len(self._queue) >= WAITING_UNITS:
+                    refusal = QUEUE_FULL
+                else:
+                    self._queue.append((lambda session: work(Unit(session.run, self._next_sequence)), future))
+                    self._work.notify()
+        if refusal is not None:
+            future.set_exception(StoreUnavailable(refusal))
+        return future
+
+    def read(self, work: Callable[[Unit], T]) -> T:
+        session = self._enter()
+        try:
+            session.begin("BEGIN TRANSACTION READ ONLY")
+            result = work(Unit(session.run, _no_numbers))
+            session.raise_failure()
+            return result
+        finally:
+            self._leave(session)
+
+    @property
+    def gap(self) -> Gap | None:
+        return self._gap
+
+    @property
+    def problem(self) -> str | None:
+        return self._problem
+
+    def close(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        if threading.current_thread() is self._writer:
+            raise RuntimeError("a unit of work can't close the store it runs in")
+        with self._lock:
+            self._closing = True
+            self._work.notify()
+            self._ready.notify_all()
+        self._writer.join()
+        self._watcher.join()
+        _open_stores.discard(self)
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _open(self, migrations: Sequence[migrate.Migration]) -> None:
+        """From whatever lies in the folder to a store that is migrated and checked, or a sentence that says why not."""
+        failure: ChatProError | None = None
+        try:
+            self._clear_spill()
+            self._look_at_files()
+            os.chmod(self._path, 0o600)
+            self._identity = self._identity_now()
+            seen = witness.load(self._witness_path)
+            self._instance = self._connect()
+            self._migrate(self._instance.writer, migrations)
+            self._count(seen)
+        except duckdb.Error as error:
+            failure = self._why_not_opened(error)
+        except OSError as error:
+            failure = StoreUnavailable(DISK_FULL) if error.errno in (errno.ENOSPC, errno.EDQUOT) else _folder_refused(self._path.parent, error)
+        if failure is not None:
+            raise failure
+        self._record(seen)
+        # Before the first unit, so that from now on a witness can only be missing because somebody took it away.
+        self._write_witness()
+
+    def _look_at_files(self) -> None:
+        """Decide whether this is a first start. Only then is a file made: an empty one in place of a lost one would look like all is well."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            before = witness.load(self._witness_path)
+            if self._wal.exists() or (before is not None and (before.ledger_count or before.audit_count)):
+                raise StoreDamaged(
+                    f"The store {self._path} is missing, but what lies beside it says that there was one with entries in it. Put the file back, "
+                    "or move everything that begins with its name away to begin with an empty store."
+                ) from None
+            self._make_file()
+            return
+        if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+            raise self._damaged()
+
+    def _make_file(self) -> None:
+        """Made under another name and renamed when whole, so that an empty or half-made file under the real name is never our doing."""
+        fresh = self._beside(".new")
+        for leftover in (fresh, self._beside(".new.wal")):
+            leftover.unlink(missing_ok=True)
+        duckdb.connect(str(fresh), config=self._settings()).close()
+        migrate.fault_point("store.create")
+        os.chmod(fresh, 0o600)
+        os.rename(fresh, self._path)
+        witness.sync_folder(self._path.parent)
+
+    def _clear_spill(self) -> None:
+        """Sorts that don't fit in memory are spilled as plain text, and after a crash they would lie there for ever."""
+        shutil.rmtree(self._spill, ignore_errors=True)
+        self._spill.mkdir(mode=0o700, exist_ok=True)
+
+    def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            **self._config,
+            "temp_directory": str(self._spill),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "python_enable_replacements": "false",
+        }
+
+    def _connect(self) -> _Instance:
+        root = duckdb.connect(str(self._path), config=self._settings())
+        # We checkpoint at closing ourselves, where a refusal can be seen; and never into a file that was put there by somebody else.
+        root.execute("PRAGMA disable_checkpoint_on_shutdown")
+        # Not among the settings above: the folder for spilling can't be named any more once this is off.
+        root.execute("SET enable_external_access = false")
+        root.execute("SET lock_configuration = true")
+        return _Instance(root)
+
+    def _migrate(self, cursor: duckdb.DuckDBPyConnection, migrations: Sequence[migrate.Migration]) -> None:
+        cursor.execute(migrate.RECORD)
+        for m in migrate.pending(migrations, cursor.execute(migrate.APPLIED).fetchall()):
+            step = f"{m.number:04}_{m.name}"
+            applied = (m.number, m.name, m.sha256, self._now().astimezone(UTC).replace(tzinfo=None))
+            # The engine's own parser parts the statements: comments and strings may hold what looks like an end.
+            statements: list[Callable[[], object]] = [lambda s=s: cursor.execute(s) for s in cursor.extract_statements(m.text)]  # type: ignore[misc]
+            statements += [lambda a=applied: cursor.execute(migrate.APPLY, a), cursor.commit]  # type: ignore[misc]
+            cursor.begin()
+            for n, statement in enumerate(statements, 1):
+                migrate.fault_point(f"store.migrate:{m.number:04}:{n}")
+                try:
+                    statement()
+                except (duckdb.FatalException, duckdb.IOException):
+                    raise
+                except duckdb.Error as error:
+                    if _disk_trouble(error):
+                        raise
+                    log.error("step %s failed at statement %d (%s)", step, n, type(error).__name__)
+                    raise StoreDamaged(
+                        f"The store can't be brought up to this version: step {step} fails at its statement {n}. Nothing was changed."
+                    ) from error
+            log.info("step %s applied", step)
+
+    def _count(self, seen: Head | None) -> None:
+        """Read where the store stands, and hold it against the witness."""
+        run = self._raw()
+        self._head = witness.head_of(run)
+        numbers: dict[str, int] = {}
+        for (table,) in run("SELECT table_name FROM information_schema.columns WHERE column_name = 'sequence' AND table_schema = 'main'", []):
+            last = run(f'SELECT coalesce(max(sequence), 0) FROM "{table}"', [])[0][0]
+            name: str = SHARED_NUMBERS.get(str(table), str(table))
+            numbers[name] = max(last, numbers.get(name, 0), self._last.get(name, 0))
+        if seen is not None:
+            if not witness.agrees(run, seen):
+                self._gap = Gap(self._now(), seen, self._head)
+            # Numbers of lost entries are never given again: somebody may hold a receipt or an export that names them.
+            numbers["usage_entries"] = max(numbers["usage_entries"], seen.ledger_sequence)
+            numbers["audit_entries"] = max(numbers["audit_entries"], seen.audit_sequence)
+        self._last = numbers
+
+    def _record(self, seen: Head | None) -> None:
+        """What the check found goes into the audit. A disk that takes nothing now doesn't stop the start: reading still helps people."""
+        if self._gap is not None:
+            log.error("%s", self._gap.sentence)
+            there, here = self._gap.witness, self._gap.store
+            reason = f"usage entries: {here.ledger_count} of {there.ledger_count}; audit entries: {here.audit_count} of {there.audit_count}"
+            self._append_audit("store.behind_witness", reason)
+        elif seen is None and (self._head.ledger_count or self._head.audit_count):
+            log.error("The witness beside the store is missing: nobody can say whether the store is whole.")
+            self._append_audit("store.witness_missing", f"usage entries: {self._head.ledger_count}; audit entries: {self._head.audit_count}")
+
+    def _append_audit(self, action: str, reason: str) -> None:
+        def work(session: _Session) -> None:
+            Unit(session.run, self._next_sequence).append_audit("system", action, self._now(), reason=reason)
+
+        try:
+            self._unit(work)
+        except ChatProError as error:
+            log.error("%s could not be put in the audit (%s)", action, type(error).__name__)
+
+    def _why_not_opened(self, error: duckdb.Error) -> ChatProError:
+        words = str(error)
+        failure: ChatProError
+        if "Could not set lock" in words or "Conflicting lock" in words:
+            holder = re.search(r"\(PID (\d+)\)", words)
+            failure = StoreInUse(str(self._path), int(holder[1]) if holder else None)
+        elif "different configuration" in words:
+            failure = StoreInUse(str(self._path), os.getpid())
+        elif (trouble := _disk_trouble(error)) is not None:
+            failure = StoreUnavailable(trouble)
+        elif "Permission denied" in words:
+            failure = ConfigError(f"The store {self._path} can't be opened: this program's user may not read and write it.")
+        else:
+            failure = self._damaged()
+        failure.__cause__ = _scrubbed(error)
+        return failure
+
+    def _damaged(self) -> StoreDamaged:
+        return StoreDamaged(
+            f"The store {self._path} is damaged, or no store of this program. Nothing was changed and no fresh one was put in its place. "
+            "Put back a whole copy, or move the file and everything that begins with its name away to begin with an empty store."
+        )
+
+    # --- the writer -------------------------------------------------------------------------------------------------
+
+    def _run_writer(self) -> None:
+        try:
+            while (job := self._next_job()) is not None:
+                for work, future in job:
+                    self._serve(work, future)
+                del job  # a result or a traceback kept here would live until the next unit
+                self._do_chores()
+        finally:
+            self._shut()
+
+    def _next_job(self) -> list[tuple[Callable[[_Session], Any], Future[Any]]] | None:
+        """The next unit, an empty list when chores are due, None when it is time to close."""
+        with self._lock:
+            while not self._queue:
+                if self._closing:
+                    return None
+                due = self._chores_due()
+                wait = None if due is None else due - time.monotonic()
+                if wait is not None and wait <= 0:
+                    return []
+                self._work.wait(wait)
+            return [self._queue.popleft()]
+
+    def _serve(self, work: Callable[[_Session], T], future: Future[T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._unit(work)
+        except BaseException as error:  # CancelledError and Streamlit's StopException too: they are the caller's, the writer lives on
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def _unit(self, work: Callable[[_Session], T]) -> T:
+        """One transaction: all of it is there when this returns, none of it when it raises."""
+        instance = self._writable()
+        session = _Session(instance.writer, instance)
+        numbers = dict(self._last)
+        kept = False
+        try:
+            session.begin("BEGIN TRANSACTION")
+            result = work(session)
+            session.raise_failure()
+            self._check_file()
+            session.commit()
+            kept = True
+        finally:
+            session.end(kept)
+            if session.broken:
+                self._condemn(instance, session.trouble)
+            if not kept:
+                # Given back, so that the ledger's numbers have no holes that look like losses.
+                self._last = numbers
+        self._dirty = True
+        self._tighten()
+        if self._problem is not None:
+            self._problem = None
+            log.warning("Saving works again.")
+        return result
+
+    def _next_sequence(self, name: str) -> int:
+        if name not in self._last:
+            raise ValueError(f"no table {name} with a sequence")
+        self._last[name] += 1
+        return self._last[name]
+
+    def _writable(self) -> _Instance:
+        """The instance to write to, opened again if it died. Raises StoreUnavailable while the disk is known to be as it was."""
+        if self._problem is not None and time.monotonic() < self._retry_at and self._free() <= self._free_then:
+            raise StoreUnavailable(self._problem + KEPT)
+        if self._instance is None:
+            self._reopen()
+        self._check_file()
+        assert self._instance is not None
+        return self._instance
+
+    def _check_file(self) -> None:
+        """Rows written into a file that has no name any more are gone with the process. Asked by name only: opening it would drop the lock."""
+        if self._identity_now() != self._identity:
+            self._fail(FILE_GONE, "")
+            raise StoreUnavailable(FILE_GONE + KEPT)
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _tighten(self) -> None:
+        """DuckDB makes its log anew after each checkpoint, readable by everybody. It holds plain text."""
+        with contextlib.suppress(OSError):
+            if os.stat(self._wal).st_mode & 0o077:
+                os.chmod(self._wal, 0o600)
+
+    # --- when the disk fails ----------------------------------------------------------------------------------------
+
+    def _fail(self, problem: str, cause: str) -> None:
+        if problem != self._problem:
+            log.error("%s%s", problem, cause and f" ({cause})")
+        self._problem = problem
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._free_then = self._free()
+
+    def _free(self) -> int:
+        try:
+            room = os.statvfs(self._path.parent)
+        except OSError:
+            return 0
+        return room.f_bavail * room.f_frsize
+
+    def _condemn(self, instance: _Instance, trouble: tuple[str, str]) -> None:
+        """An instance that reported a fatal error answers nothing any more. Nobody gets it from now on; the writer closes it."""
+        with self._lock:
+            if self._instance is not instance:
+                return
+            self._instance = None
+            self._dead = instance
+            self._fail(*trouble)
+            self._work.notify()
+
+    def _reopen(self) -> None:
+        """Close everything of the dead instance (one cursor left open would bring it back as dead as it was) and open the file again."""
+        failure: ChatProError | None = None
+        try:
+            self._check_file()
+            if not self._close_instance(self._dead):
+                raise StoreUnavailable(DISK_FAILS + KEPT)
+            self._dead = None
+            fresh = self._connect()
+            with self._lock:
+                self._instance = fresh
+            known = self._gap
+            self._count(self._head)
+            self._tighten()
+        except duckdb.Error as error:
+            problem = _disk_trouble(error) or DISK_FAILS
+            self._dead, self._instance = self._instance or self._dead, None
+            self._fail(problem, type(error).__name__)
+            failure = StoreUnavailable(problem + KEPT)
+            failure.__cause__ = _scrubbed(error)
+        if failure is not None:
+            raise failure
+        log.warning("The store was opened again.")
+        with self._lock:
+            self._ready.notify_all()
+        if self._gap is not known:
+            self._record(self._head)
+
+    def _close_instance(self, instance: _Instance | None) -> bool:
+        if instance is None:
+            return True
+        with self._lock:
+            reads = [read for read in self._reads if read.instance is instance]
+        gone = all(read.stop(StoreUnavailable((self._problem or DISK_FAILS) + KEPT), wait=5.0) for read in reads)
+        if gone:
+            instance.close([read.cursor for read in reads])
+        return gone
+
+    # --- chores of the writer ---------------------------------------------------------------------------------------
+
+    def _chores_due(self) -> float | None:
+        due = [self._retry_at] if self._problem is not None else []
+        if self._dirty and self._instance is not None:
+            due.append(self._witness_at)
+        return min(due, default=None)
+
+    def _do_chores(self) -> None:
+        if self._problem is not None and time.monotonic() >= self._retry_at:
+            self._probe()
+        if self._dirty and self._instance is not None and time.monotonic() >= self._witness_at:
+            self._write_witness()
+
+    def _probe(self) -> None:
+        """Find out by a real commit whether saving works again: while the page says that it doesn't, nobody else may try."""
+        self._retry_at = 0.0
+        with contextlib.suppress(ChatProError):
+            self._unit(lambda session: session.run("UPDATE schema_migrations SET name = name WHERE number = 1", []))
+        if self._problem is not None:
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+
+    def _write_witness(self) -> None:
+        self._witness_at = time.monotonic() + WITNESS_SECONDS
+        try:
+            self._check_file()
+            head = witness.head_of(self._raw(), self._head)
+            migrate.fault_point("store.witness")
+            witness.save(self._witness_path, head)
+        except StoreUnavailable:
+            return
+        except duckdb.Error as error:
+            if self._instance is not None:
+                self._condemn(self._instance, (_disk_trouble(error) or DISK_FAILS, type(error).__name__))
+            return
+        except OSError as error:
+            # The store itself is well; the witness is only further behind. It stays dirty and is tried again.
+            if not self._witness_fails:
+                log.error("The witness beside the store can't be written (%s).", type(error).__name__)
+            self._witness_fails = True
+            return
+        self._head, self._dirty, self._witness_fails = head, False, False
+
+    def _raw(self) -> witness.Run:
+        assert self._instance is not None
+        cursor = self._instance.writer
+        return lambda sql, values: cursor.execute(sql, values).fetchall()
+
+    def _shut(self) -> None:
+        """The last act of the writer: readers end, the log goes into the file, the witness says where that is."""
+        with self._lock:
+            self._closing = True
+            self._drained.wait_for(lambda: not self._reads, READ_SECONDS + 1.0)
+        try:
+            if self._instance is not None and self._identity_now() == self._identity:
+                self._checkpoint(self._instance)
+                if self._instance is not None:
+                    self._write_witness()
+        finally:
+            self._let_go()
+
+    def _checkpoint(self, instance: _Instance) -> None:
+        for _ in range(CHECKPOINT_TRIES):
+            try:
+                instance.writer.execute("CHECKPOINT")
+                return
+            except duckdb.TransactionException:
+                time.sleep(0.05)
+            except duckdb.Error as error:
+                # All that was acknowledged stands in the log and is read from there at the next start.
+                self._condemn(instance, (_disk_trouble(error) or DISK_FAILS, type(error).__name__))
+                return
+        log.warning("The log was not folded into the store at closing; the next start does it.")
+
+    def _let_go(self) -> None:
+        instance = self._instance or self._dead
+        with self._lock:
+            self._instance = self._dead = None
+            self._closing = self._closed = True
+            self._ready.notify_all()
+            self._watched.notify()
+            left = list(self._queue)
+            self._queue.clear()
+        for _, future in left:  # there are some only if the writer itself died of a mistake of ours: nobody may wait for ever
+            if future.set_running_or_notify_cancel():
+                future.set_exception(StoreUnavailable(CLOSED))
+        self._close_instance(instance)
+        shutil.rmtree(self._spill, ignore_errors=True)
+        self._file_lock.release()
+
+    # --- readers ----------------------------------------------------------------------------------------------------
+
+    def _enter(self) -> _Session:
+        """A cursor of one's own, on the watch list. Waits for a store that is being opened again, but no longer than a read may take."""
+        if os.getpid() != self._pid:
+            raise StoreUnavailable(AFTER_FORK)
+        with self._lock:
+            self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
+            if self._closing:
+                raise StoreUnavailable(CLOSED)
+            if self._instance is None:
+                raise StoreUnavailable((self._problem or DISK_FAILS) + KEPT)
+            cursor = self._instance.idle.pop() if self._instance.idle else self._instance.root.cursor()
+            session = _Session(cursor, self._instance, time.monotonic() + READ_SECONDS)
+            self._reads[session] = None
+            if len(self._reads) == 1:
+                self._watched.notify()
+        return session
+
+    def _leave(self, session: _Session) -> None:
+        clean = session.end(kept=False)
+        if session.broken:
+            self._condemn(session.instance, session.trouble)
+        with self._lock:
+            del self._reads[session]
+            if clean and self._instance is session.instance:
+                session.instance.idle.append(session.cursor)
+            else:
+                session.cursor.close()
+            if not self._reads:
+                self._drained.notify_all()
+
+    def _run_watcher(self) -> None:
+        """Ends reads that are over their time. Repeats itself: an interrupt that falls between two statements is lost."""
+        with self._lock:
+            while not self._closed or self._reads:
+                now = time.monotonic()
+                for read in self._reads:
+                    if read.deadline <= now:
+                        read.stop(ReadTooLong(TOO_LONG), wait=0)
+                first = next((read.deadline for read in self._reads), None)  # they came in this order
+                self._watched.wait(None if first is None else max(first - now, 0.05))
+
+
+class _Instance:
+    """One opened DuckDB. All its cursors are known here, because it comes back to life only after the last of them was closed."""
+
+    def __init__(self, root: duckdb.DuckDBPyConnection) -> None:
+        self.root = root
+        self.writer = root.cursor()
+        self.idle: list[duckdb.DuckDBPyConnection] = []
+
+    def close(self, reading: Sequence[duckdb.DuckDBPyConnection] = ()) -> None:
+        for cursor in (*self.idle, *reading, self.writer, self.root):
+            with contextlib.suppress(duckdb.Error):
+                cursor.close()
+        self.idle.clear()
+
+
+class _Session:
+    """The statements of one unit or one read on one cursor. The first failure stays, whoever catches its exception on the way."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, instance: _Instance, deadline: float = float("inf")) -> None:
+        self.cursor = cursor
+        self.instance = instance
+        self.deadline = deadline
+        self.broken = False
+        self.trouble = (DISK_FAILS, "")
+        self._failure: ChatProError | None = None
+        self._stopped: ChatProError | None = None
+        self._over = False
+        self._busy = threading.Lock()
+
+    def run(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run one statement with its parameters bound. After a failed one every further one raises the same."""
+        if self._failure is None:
+            self._failure = _refused(sql, values)
+        return self._execute(sql, values)
+
+    def begin(self, sql: str) -> None:
+        self._execute(sql, [])
+
+    def commit(self) -> None:
+        self._execute("COMMIT", [])
+
+    def _execute(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        with self._busy:
+            if self._over:
+                raise RuntimeError("this unit of work is over; nothing of it may be kept beyond its call")
+            if self._failure is None:
+                self._failure = self._stopped or (ReadTooLong(TOO_LONG) if time.monotonic() >= self.deadline else None)
+            if self._failure is None:
+                try:
+                    return self.cursor.execute(sql, values).fetchall()
+                except Exception as error:
+                    self._failure = self._stopped or _translated(error, sql)
+                    self.trouble = (_disk_trouble(error) or DISK_FAILS, type(error).__name__)
+                    fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+                    # After a commit that failed for the disk's sake nobody knows what the engine holds in memory; opening again tells.
+                    self.broken = self._stopped is None and (fatal or (sql == "COMMIT" and not isinstance(self._failure, StatementFailed)))
+        # Raised out here: inside, the engine's own exception would hang on it as its context, with all its words.
+        raise self._failure
+
+    def raise_failure(self) -> None:
+        """Called when the work is done: a failure that was swallowed comes out here, and so does a read that stayed too long."""
+        if self._failure is None:
+            self._failure = self._stopped or (ReadTooLong(TOO_LONG) if time.monotonic() >= self.deadline else None)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, reason: ChatProError, wait: float) -> bool:
+        """End it from another thread: interrupt the statement that runs, and give the snapshot up even if none does. True when it is given up."""
+        self._stopped = self._stopped or reason
+        patience = time.monotonic() + wait
+        while True:
+            with contextlib.suppress(duckdb.Error):
+                self.cursor.interrupt()
+            if self._busy.acquire(timeout=0.05) if wait else self._busy.acquire(blocking=False):
+                try:
+                    self._rollback()
+                finally:
+                    self._busy.release()
+                return True
+            if time.monotonic() >= patience:
+                return False
+
+    def end(self, kept: bool) -> bool:
+        """Nothing runs on it from now on. True when the cursor can be used again."""
+        with self._busy:
+            self._over = True
+            return kept or (self._rollback() and not self.broken)
+
+    def _rollback(self) -> bool:
+        try:
+            self.cursor.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return True  # there was none: it never began, was rolled back before, or a failed commit ended it
+        except duckdb.Error:
+            return False
+        return True
+
+
+def _refused(sql: str, values: Sequence[object]) -> StatementFailed | None:
+    """What must not reach any engine, so that all of them keep one contract."""
+    if ";" in sql:
+        return StatementFailed("One statement at a time: behind a semicolon a COMMIT could hide.")
+    if sql.lstrip()[:10].upper().startswith(CONTROL):
+        return StatementFailed("A unit of work begins and ends by itself; its statements can't.")
+    if not all(_storable(value) for value in values):
+        return TextNotStorable("This text holds characters that can't be stored (a NUL, or half of a pair).")
+    return None
+
+
+def _storable(value: object) -> bool:
+    if isinstance(value, str):
+        if "\0" in value:
+            return False
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    elif isinstance(value, list | tuple):
+        return all(_storable(part) for part in value)
+    return True
+
+
+def _translated(error: Exception, sql: str) -> ChatProError:
+    """The engine's failure in our words. A statement's own fault is a StatementFailed, all else means that the instance can't be trusted."""
+    words = str(error)
+    failure: ChatProError
+    if isinstance(error, duckdb.InterruptException):
+        failure = ReadTooLong(TOO_LONG)
+    elif isinstance(error, duckdb.ConstraintException | duckdb.TransactionException) and ("PRIMARY KEY" in words or "UNIQUE" in words):
+        failure = DuplicateKey("A row with this key is there already.")
+    elif isinstance(error, duckdb.FatalException | duckdb.InternalException | duckdb.IOException) or _disk_trouble(error) or sql == "COMMIT":
+        failure = StoreUnavailable((_disk_trouble(error) or DISK_FAILS) + KEPT)
+    else:
+        failure = StatementFailed(f"A statement failed ({type(error).__name__}), so nothing of its unit of work was kept.")
+    failure.__cause__ = _scrubbed(error)
+    return failure
+
+
+def _disk_trouble(error: Exception) -> str | None:
+    """The sentence for a disk that takes nothing, None when the error is about something else."""
+    words = str(error)
+    for code, sentence in ((errno.ENOSPC, DISK_FULL), (errno.EDQUOT, DISK_FULL), (errno.EROFS, DISK_READ_ONLY), (errno.EIO, DISK_FAILS)):
+        if os.strerror(code) in words:
+            return sentence
+    return None
+
+
+def _scrubbed(error: Exception) -> Exception:
+    """The same exception without its words where they may quote a parameter. Those about the SQL itself stay: it is ours and constant."""
+    about_sql = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException, duckdb.SyntaxException)
+    if isinstance(error, about_sql):
+        return error
+    kind = type(error) if isinstance(error, duckdb.Error) else RuntimeError
+    return kind(f"{type(error).__name__}: its words are withheld, they may quote what was stored").with_traceback(error.__traceback__)
+
+
+def _no_numbers(name: str) -> int:
+    raise RuntimeError("a read takes no sequence: it writes nothing")
+
+
+# --- the folder and the lock ------------------------------------------------------------------------------------------
+
+
+def _own_folder(folder: Path) -> None:
+    """A folder that only this user may enter. One that everybody may write to (/tmp) is refused, not closed to the others."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = os.stat(folder).st_mode
+        if mode & stat.S_ISVTX:
+            raise ConfigError(f"The folder {folder} is shared with other users of this machine. Give the store a folder of its own.")
+        if mode & 0o077:
+            os.chmod(folder, 0o700)
+    except OSError as error:
+        raise _folder_refused(folder, error) from error
+
+
+def _folder_refused(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"The store's folder {folder} can't be used: {os.strerror(error.errno) if error.errno else 'the system refused it'}.")
+
+
+class _FileLock:
+    """Our own lock beside the database. DuckDB's is dropped when anybody in this process opens and closes the file; nobody opens this one.
+
+    The kernel gives it back when the process ends, however it ends. The file stays: deleting it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: Path, store: Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _folder_refused(path.parent, error) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            written = os.pread(self._fd, 20, 0).strip()
+            os.close(self._fd)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ConfigError(f"The store's folder {path.parent} is on a disk that knows no locks. Use a local disk.") from error
+            raise StoreInUse(str(store), int(written) if written.isdigit() else None) from None
+        with contextlib.suppress(OSError):  # on a full disk the number is missing, the lock holds all the same
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+_open_stores: weakref.WeakSet[DuckStore] = weakref.WeakSet()
+
+
+def _give_up_locks_of_the_parent() -> None:
+    """A forked child shares the parent's lock, and would keep it after the parent's end."""
+    for store in list(_open_stores):
+        store._file_lock.release()
+
+
+os.register_at_fork(after_in_child=_give_up_locks_of_the_parent)
