@@ -14,15 +14,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from chatpro.config import ROOT
 from chatpro.errors import ConfigError
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
-
-    from chatpro.models import Turn
 
 VOCABULARIES = {
     "cl100k_base": ("9b5ad71b2ce5302211f9c61530b329a4922fc6a4", "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"),
@@ -42,6 +40,14 @@ EXACT_CHARS = 1_000_000
 TURN_TOKENS = 4
 REPLY_TOKENS = 3
 """What OpenAI's chat format adds: a start, a role, a separator and an end to each turn, and the beginning of the answer."""
+
+
+class HasText(Protocol):
+    """A turn of a prompt, for this purpose."""
+
+    @property
+    def text(self) -> str: ...
+
 
 _loaded: dict[str, Encoding] = {}
 _loading = Lock()
@@ -64,7 +70,7 @@ def count(text: str, tokenizer: str) -> int:
     return math.ceil(tokens * (100 + surcharge) / 100)
 
 
-def count_turns(turns: Iterable[Turn], tokenizer: str) -> int:
+def count_turns(turns: Iterable[HasText], tokenizer: str) -> int:
     """What a whole prompt costs: the text of its turns, and what the chat format puts around each of them."""
     _, surcharge = _split_name(tokenizer)
     tokens, around = 0, REPLY_TOKENS
