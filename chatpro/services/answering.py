@@ -238,7 +238,7 @@ class Answering:
             raise NotSendable("There is nothing to send yet.")
         if len(text) > self._settings.draft_chars:
             most = self._settings.draft_chars
-            raise NotSendable(f"Your draft has {len(text):,} characters; one message takes {most:,} at most. Nothing was sent. Shorten it, or send it in parts.")
+            raise NotSendable(f"Your draft has {len(text):,} characters; one message takes {most:,} at most. Nothing was sent; shorten it or send it in parts.")
 
     def _keeping(self, actor: Account, chat_id: str, text: str, send: Callable[[], Sent | NotSent | AskLast]) -> Sent | NotSent | AskLast:
         """Send; where that fails for a reason that may pass, keep the text as a draft first."""

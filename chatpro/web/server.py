@@ -58,7 +58,8 @@ def check_streamlit(s: config.Settings) -> None:
         )
     if (st.get_option("server.enableAgentApi") or st.get_option("server.trustedUserHeaders")) and not s.agent_api_allowed:
         raise ConfigError(
-            "server.enableAgentApi and server.trustedUserHeaders let others drive pages or name themselves. Switch them off, or set CHATPRO_AGENT_API_ALLOWED=yes."
+            "server.enableAgentApi and server.trustedUserHeaders let others drive pages or name themselves. "
+            "Switch them off, or set CHATPRO_AGENT_API_ALLOWED=yes."
         )
     if st.get_option("client.showErrorDetails") not in ("none", False):
         raise ConfigError('client.showErrorDetails must be "none": anything else shows visitors the inside of this program.')
