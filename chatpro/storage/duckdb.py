@@ -74,6 +74,9 @@ CONTROL = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "CHECKPOINT",
 SHARED_NUMBERS = {"answers": "messages"}
 """Tables that take their sequence from another one's numbers: questions and answers of a chat stand in one order."""
 
+DUPLICATE = re.compile(r"(Constraint Error|TransactionContext Error: Failed to commit): (Duplicate key|PRIMARY KEY or UNIQUE)")
+"""How the engine begins, at a statement and at a commit. What follows may quote text, which could hold these words as well."""
+
 CLOSED = "The store is closed."
 AFTER_FORK = "The store belongs to the process that opened it; a forked child can't use it."
 QUEUE_FULL = f"Saving is not possible: {WAITING_UNITS:,} units of work are waiting already. Nothing was charged; your text is still here."
@@ -786,7 +789,7 @@ def _translated(error: Exception, sql: str) -> ChatProError:
     failure: ChatProError
     if isinstance(error, duckdb.InterruptException):
         failure = ReadTooLong(TOO_LONG)
-    elif isinstance(error, duckdb.ConstraintException | duckdb.TransactionException) and ("PRIMARY KEY" in words or "UNIQUE" in words):
+    elif DUPLICATE.match(words):
         failure = DuplicateKey("A row with this key is there already.")
     elif isinstance(error, duckdb.FatalException | duckdb.InternalException | duckdb.IOException) or _disk_trouble(error) or sql == "COMMIT":
         failure = StoreUnavailable((_disk_trouble(error) or DISK_FAILS) + KEPT)
