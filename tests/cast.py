@@ -110,21 +110,23 @@ def person(house: House, name: str) -> Account:
 
 def _enter(unit: Unit, house: House) -> None:
     now, demo = house.now(), house.settings.demo
-    made = now - timedelta(days=60)
+    made = now - timedelta(days=110)
     for name, (full, roles) in NAMES.items():
         zone = "Europe/Stockholm" if name == "mara" else "UTC"
         account = Account(secrets.token_hex(16), "sample" if demo else ISSUER, name, full, f"{name}@example.com", zone, demo, made, roles)
         unit.add_account(account)
         if name in ("mara", "tomas", "hal", "lea"):
             ends = now - timedelta(days=12) if name == "hal" else None
-            unit.add_entitlement(account.id, PLAN, house.settings.allowance_tokens, now - timedelta(days=50), ends, made)
+            unit.add_entitlement(account.id, PLAN, house.settings.allowance_tokens, now - timedelta(days=100), ends, made)
         if name in ("mara", "tomas", "hal"):
-            unit.add_consent(account.id, house.settings.consent_version, True, now - timedelta(days=40))
+            unit.add_consent(account.id, house.settings.consent_version, True, now - timedelta(days=95))
 
 
 def spend(house: House, account: Account, tokens: int, at: datetime | None = None) -> str:
     """Use up this many tokens of the account's allowance in one answered message, warnings included. Returns the chat's id."""
-    return write_chat(house, account, ("Where were we", "At the milestones."), at=at or house.now() - timedelta(days=2), tokens=(tokens - tokens // 4, tokens // 4))
+    return write_chat(
+        house, account, ("Where were we", "At the milestones."), at=at or house.now() - timedelta(days=2), tokens=(tokens - tokens // 4, tokens // 4)
+    )
 
 
 def write_chat(

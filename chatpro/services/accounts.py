@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from zoneinfo import available_timezones
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
@@ -17,6 +19,8 @@ from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, m
 from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
 from chatpro.storage import Store, Unit
 from chatpro.storage.sql import GivenWarning, UsageEntry
+
+__all__ = ["Accounts", "GivenWarning", "LastAdmin", "Meter", "UsageEntry", "current_cycle", "zones"]
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,16 @@ class Accounts:
 
     def learn_zone(self, actor: Account, zone: str) -> None:
         """Keep the zone that a new person's browser names, for dates on pages and for the day of first use."""
-        if actor.zone == "UTC" and zone != "UTC":
+        if actor.zone == "UTC" and zone != "UTC" and zone in zones():
             self._store.write(lambda unit: unit.change_account(actor.id, "zone", zone, self._now()))
+
+    def set_zone(self, actor: Account, zone: str) -> None:
+        """Show dates in this zone from now on; the cycle keeps the zone of the first message. Raises NotFound for a zone that is none."""
+        if zone not in zones():
+            raise NotFound
+        # Written out, because a plain UTC is what a new account has until its browser names a zone.
+        chosen = "Etc/UTC" if zone == "UTC" else zone
+        self._store.write(lambda unit: unit.change_account(actor.id, "zone", chosen, self._now()))
 
     # --- roles ------------------------------------------------------------------------------------------------------
 
@@ -219,6 +231,12 @@ class Accounts:
     def warnings(self, actor: Account) -> list[GivenWarning]:
         """Every warning the account was given, oldest first."""
         return self._store.read(lambda rows: rows.warnings(actor.id))
+
+
+@cache
+def zones() -> frozenset[str]:
+    """Every zone of the IANA database that this machine knows."""
+    return frozenset(available_timezones())
 
 
 def current_cycle(rows: Unit, account_id: str, now: datetime) -> Cycle | None:

@@ -12,19 +12,25 @@ import streamlit as st
 
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
-from chatpro.web import doors
+from chatpro.web import doors, places
 
 _SESSION = "signed_in_as"
 
 
 def page(name: str) -> Account:
     """The account that opens this page. Draws something else and ends the run for everybody who may not."""
+    if not _is_served():
+        doors.not_started()
+        _end()
     account = who()
     if account is None:
-        doors.sign_in()
+        chosen = doors.sign_in()
+        if chosen is not None:
+            sign_in_as(chosen)
+            _enter(chosen, name)
         _end()
     if not account.may_open(name):
-        doors.not_found()
+        doors.not_found(account)
         _end()
     return account
 
@@ -36,21 +42,37 @@ def who() -> Account | None:
 
 def sign_in_as(account: Account) -> None:
     """Demo mode: this session is now this sample account's, and nothing of anybody else's is left in it."""
-    st.session_state.clear()
-    st.session_state[_SESSION] = (account.id, account.epoch)
     st.query_params.clear()
     st.query_params["as"] = account.subject
+    _begin(account)
 
 
-def sign_out() -> None:
+def sign_out() -> NoReturn:
     """Everywhere: other tabs of this account are signed out at their next click. Nothing of the person stays in this session."""
     account = who()
     if account is not None:
         house().accounts.sign_out_everywhere(account)
     st.session_state.clear()
+    if house().settings.demo:
+        places.go(places.first_of(account))
     st.query_params.clear()
-    if not house().settings.demo:
-        st.logout()
+    st.logout()
+    _end()
+
+
+def _begin(account: Account) -> None:
+    """A session of this account and of nobody else. The browser's zone is learned now: the first message may be minutes away."""
+    st.session_state.clear()
+    st.session_state[_SESSION] = (account.id, account.epoch)
+    house().accounts.learn_zone(account, st.context.timezone or "UTC")
+
+
+def _enter(account: Account, name: str) -> NoReturn:
+    """After a choice on the sign-in page: the page whose address was typed, or the first that this account may open."""
+    if account.may_open(name):
+        st.rerun()
+    # Until this run ends, the pages are still those of nobody, and behind `/` stands nobody's first page.
+    places.go(places.first_of(None), **{"as": account.subject})
 
 
 def _sample() -> Account | None:
@@ -63,16 +85,19 @@ def _sample() -> Account | None:
             st.session_state.clear()
             st.query_params.clear()
             return None
-        if wanted is None or wanted == account.subject:
-            st.query_params["as"] = account.subject  # a link from page to page drops it; a reload needs it
+        if wanted in (None, account.subject):
+            if wanted is None:
+                st.query_params["as"] = account.subject  # a link from page to page drops it; a reload needs it
             return account
+        st.session_state.clear()
     account = accounts.sample(wanted) if wanted else None
-    if account is not None:
-        chat = st.query_params.get("chat")
-        sign_in_as(account)
-        if chat:
-            st.query_params["chat"] = chat
-    return account
+    if account is None:
+        return None
+    chat = st.query_params.get("chat")
+    sign_in_as(account)
+    if chat:
+        st.query_params["chat"] = chat
+    return accounts.find(account.id)
 
 
 def _provided() -> Account | None:
@@ -93,10 +118,20 @@ def _provided() -> Account | None:
         doors.refused(str(error))
         _end()
     account = accounts.find(accounts.sign_in(identity).id)
-    if account is not None:
-        st.session_state.clear()
-        st.session_state[_SESSION] = (account.id, account.epoch)
-    return account
+    if account is None:
+        doors.refused("This account was closed.")
+        _end()
+    _begin(account)
+    return accounts.find(account.id)
+
+
+def _is_served() -> bool:
+    """False when a page file was started on its own: then there is no store, no headers, nobody who could be signed in."""
+    try:
+        house()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _end() -> NoReturn:

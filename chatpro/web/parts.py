@@ -1,0 +1,234 @@
+"""Parts drawn on several pages: the meter, receipts, notices, cards, the side panel's frame, and how days and figures are written.
+
+Everything that a person wrote or is called goes through `escape` or `label` here. Without one place for that, a chat named
+`<img onerror=…>` or `:red[Paid]` does on one page what it was stopped from doing on another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
+from html import escape
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from chatpro.bootstrap import house
+from chatpro.domain.accounts import Account, PlanState, Role
+from chatpro.domain.allowance import Cycle
+from chatpro.domain.chats import Receipt, clean_title
+from chatpro.services.accounts import Meter
+from chatpro.web import places
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!~|<>:$&])")
+_JOINER = "\u2060"
+
+
+# --- Words and figures ------------------------------------------------------------------------------------------------
+
+
+def name_of(account: Account) -> str:
+    """What to call somebody: one visible line, whatever the provider sent."""
+    return clean_title(account.name) or "Somebody"
+
+
+def label(text: str) -> str:
+    """Text of a person as a Streamlit label, which is markdown: every sign is shown as it is. The joiner keeps `:smile:` and `:material/…:` words."""
+    return _MARKDOWN.sub(r"\\\1", clean_title(text)).replace("\\:", f"\\:{_JOINER}")
+
+
+def count_of(number: int, word: str) -> str:
+    """1 message, 2,306 tokens."""
+    return f"{number:,d} {word}{'' if number == 1 else 's'}"
+
+
+def zone_of(account: Account) -> tzinfo:
+    """The zone this person reads dates in; UTC where the zone is not known on this machine."""
+    try:
+        return ZoneInfo(account.zone)
+    except (KeyError, ValueError, OSError):
+        return UTC
+
+
+def day(at: datetime, account: Account) -> str:
+    """22 February 2027"""
+    local = at.astimezone(zone_of(account))
+    return f"{local.day} {local:%B %Y}"
+
+
+def short_day(at: datetime, account: Account) -> str:
+    """22 Feb, with the year where it is another one."""
+    local, today = at.astimezone(zone_of(account)), house().now().astimezone(zone_of(account))
+    return f"{local.day} {local:%b}" + ("" if abs((local.date() - today.date()).days) < 180 else f" {local:%Y}")
+
+
+def moment(at: datetime, account: Account) -> str:
+    """14 December 2026, 09:41"""
+    return f"{day(at, account)}, {at.astimezone(zone_of(account)):%H:%M}"
+
+
+def opens_at(at: datetime, account: Account) -> str:
+    """Mon 14 December at 00:00"""
+    local = at.astimezone(zone_of(account))
+    return f"{local:%a} {local.day} {local:%B} at {local:%H:%M}"
+
+
+def when(at: datetime, account: Account) -> str:
+    """Today, 09:41; Sat, 17:20; 4 Sep: as exact as somebody remembers it."""
+    local, today = at.astimezone(zone_of(account)), house().now().astimezone(zone_of(account))
+    days = (today.date() - local.date()).days
+    if days == 0:
+        return f"Today, {local:%H:%M}"
+    if days == 1:
+        return f"Yesterday, {local:%H:%M}"
+    return f"{local:%a}, {local:%H:%M}" if 1 < days < 7 else short_day(at, account)
+
+
+def model_title() -> str:
+    """The model that answers now, by its name; none may be known."""
+    model = house().model.model
+    return (model.card.title or model.name) if model else "the model"
+
+
+# --- Text -------------------------------------------------------------------------------------------------------------
+
+
+def head(title: str, text: str = "") -> None:
+    """A page's title with a line under it. Both are words of this repository or of the settings."""
+    with st.container(gap=None):
+        st.title(label(title), anchor=False)
+        if text:
+            note(text)
+
+
+def note(text: str) -> None:
+    """Small text. Not st.caption: that is drawn at 60 % opacity, 4.35:1 with our text colour."""
+    st.html(f'<p class="note">{escape(text)}</p>')
+
+
+def notice(kind: str, icon: str, fact: str, text: str, dismiss: str | None = None) -> bool:
+    """One notice: `kind` is plain, 75, 95 or last. True when its button was pressed in this run."""
+    with st.container(key=f"notice_{kind}", horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
+        st.html(
+            f'<div class="say-n" role="status"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
+            f"<span><b>{escape(fact)}</b> {escape(text)}</span></div>",
+            width="stretch",
+        )
+        return bool(dismiss) and st.button(dismiss or "", key=f"seen_{kind}", type="tertiary")
+
+
+def card(key: str, icon: str, title: str, text: str, wide: bool = False) -> bool:
+    """A card that is one button. True when it was pressed in this run."""
+    with st.container(key=f"card_{key}"):
+        st.html(
+            f'<div class="card{" wide" if wide else ""}"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
+            f"<b>{escape(clean_title(title))}</b><span>{escape(text)}</span></div>"
+        )
+        return st.button(label(title), key=f"go_{key}", type="tertiary", width="stretch")
+
+
+def facts_html(facts: dict[str, str]) -> str:
+    """Words and what they stand for, as a definition list."""
+    rows = "".join(f"<div><dt>{escape(word)}</dt><dd>{escape(text)}</dd></div>" for word, text in facts.items())
+    return f'<dl class="facts">{rows}</dl>'
+
+
+# --- The allowance ----------------------------------------------------------------------------------------------------
+
+
+def meter(stand: Meter, account: Account) -> None:
+    """Where the allowance stands, as the foot of the side panel and on the account page."""
+    share = _share_html(stand)
+    left = _left(stand)
+    st.html(
+        f'<div class="meter {escape(_level(stand))}"><div class="top"><b>{escape(left)}</b><span>{share}</span></div>'
+        f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{_percent(stand):d}"'
+        f' aria-valuetext="{share} used, {escape(left)}" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
+        f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s></div>'
+        f'<div class="sub">{stand.used:,d} of {stand.allowance:,d} tokens{_pending_html(stand)}<br>{escape(renews(stand.cycle, account))}</div></div>'
+    )
+
+
+def meter_line(stand: Meter, also: str = "") -> None:
+    """The same in one line, under the composer, for phones where the panel is closed."""
+    st.html(
+        f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
+        f'<s style="left:75%"></s><s style="left:95%"></s></div><span>{_share_html(stand)} of this month used</span>'
+        f'<span>{escape(_left(stand))}</span><span class="opt">{escape(also)}</span></div>'
+    )
+
+
+def renews(cycle: Cycle | None, account: Account) -> str:
+    """When the allowance renews, in words."""
+    if cycle is None:
+        return "Renews each month on the day of your first message"
+    local = cycle.ends_at.astimezone(zone_of(account))
+    return f"Renews {local:%a} {local.day} {local:%b}, {local:%H:%M}"
+
+
+def receipt(cost: Receipt, at: datetime, account: Account, also: str = "") -> None:
+    """What one answer cost. The bold figure is the one that adds up to the meter."""
+    more = f"<span>{escape(also)}</span>" if also else ""
+    st.html(
+        f'<div class="receipt"><b>{cost.total:,d} tokens</b><span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span>'
+        f"<span>{escape(cost.counted)}</span>{more}<span>{escape(at.astimezone(zone_of(account)).strftime('%H:%M'))}</span></div>"
+    )
+
+
+def _percent(stand: Meter) -> int:
+    # Down, never up: 74.6 % is not shown as the 75 that a warning is given at.
+    return stand.used * 100 // stand.allowance if stand.allowance else 100
+
+
+def _share_html(stand: Meter) -> str:
+    return f"{_percent(stand):d}%"
+
+
+def _pending_html(stand: Meter) -> str:
+    return f", {stand.reserved:,d} set aside" if stand.reserved else ""
+
+
+def _level(stand: Meter) -> str:
+    if stand.closed or stand.used >= stand.allowance:
+        return "lstop"
+    return "l95" if stand.used * 100 >= stand.allowance * 95 else "l75" if stand.used * 100 >= stand.allowance * 75 else ""
+
+
+def _left(stand: Meter) -> str:
+    if stand.closed or stand.used >= stand.allowance:
+        return "No message left"
+    if stand.next_is_last or stand.left <= 1:
+        return "1 message left"
+    return f"About {count_of(stand.left, 'message')} left"
+
+
+# --- The side panel ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def panel(account: Account) -> Iterator[None]:
+    """The side panel: New chat above what the page puts into it, the meter at its foot."""
+    with st.sidebar:
+        if account.has(Role.FREELANCER):
+            if st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
+                places.go("chat")
+        yield
+        panel_foot(account)
+
+
+def panel_foot(account: Account) -> None:
+    """What stays in sight while the panel scrolls: the allowance, and whose sample account this is."""
+    with st.container(key="panel_foot"):
+        if account.has(Role.FREELANCER):
+            state = house().accounts.grant(account).state
+            stand = house().accounts.meter(account, house().answering.sizes())
+            if stand is not None:
+                meter(stand, account)
+            elif state is PlanState.HAD:
+                note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
+            else:
+                note(f"{house().settings.plan_name} is not part of this account yet.")
+        if account.sample:
+            st.html(f'<p class="note">Sample account: {escape(name_of(account))}</p>')

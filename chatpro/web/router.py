@@ -1,0 +1,75 @@
+"""The main script: it runs before each page and says which pages there are and which of them the side panel shows.
+
+It opens nothing to anybody: every page has its gate. But an address has to be known here before it can lead to a gate, so all
+pages are known to everybody, also signed out; otherwise a link to a chat ends at "page does not exist" instead of at sign-in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from chatpro.bootstrap import house
+from chatpro.domain.accounts import Account
+from chatpro.web import gate, places
+
+STATIC = Path(__file__).parent / "static"
+
+
+def run() -> None:
+    """One script run: the frame of the page, then the page."""
+    name = house().settings.product_name
+    st.set_page_config(
+        page_title=name,
+        page_icon=str(STATIC / "mark.svg"),
+        layout="centered",
+        initial_sidebar_state=288,
+        menu_items={"About": f"{name} is a chat with an AI model for freelancers. The help page says what is used, and who can see what."},
+    )
+    account = gate.who()
+    if account is not None:
+        _logo(name)
+    st.navigation(_pages(account), position="hidden" if account is None else "sidebar").run()
+
+
+def _pages(account: Account | None) -> list[st.Page]:
+    """Every page under its own address, and the first one under `/` too. One of its two addresses is shown: the one the person is at."""
+    first = places.first_of(account)
+    at_own_address = urlsplit(st.context.url or "").path.rstrip("/").endswith(f"/{first}")
+    pages = []
+    for name, place in places.PLACES.items():
+        if not places.file_of(name).is_file():
+            continue
+        shown = account is not None and account.may_open(name)
+        if name == first:
+            pages.append(_page(name, place, shown=shown and not at_own_address, default=True))
+            pages.append(_page(name, place, shown=shown and at_own_address))
+        else:
+            pages.append(_page(name, place, shown=shown))
+    return pages
+
+
+def _page(name: str, place: places.Place, *, shown: bool, default: bool = False) -> st.Page:
+    return st.Page(
+        places.file_of(name),
+        title=place.title,
+        icon=f":material/{place.icon}:",
+        url_path="" if default else name,
+        default=default,
+        visibility="visible" if shown else "hidden",
+    )
+
+
+def _logo(name: str) -> None:
+    """The words beside the mark are drawn as paths and say Chat Pro; a product of another name shows the mark alone."""
+    if name == "Chat Pro":
+        tone = "dark" if st.context.theme.type == "dark" else "light"
+        st.logo(str(STATIC / f"wordmark-{tone}.svg"), icon_image=str(STATIC / "mark.svg"), size="medium")
+    else:
+        st.logo(str(STATIC / "mark.svg"), size="medium")
+
+
+if __name__ == "__main__":
+    run()

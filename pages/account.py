@@ -1,0 +1,189 @@
+"""Account: who a person is here, what they are granted and agreed to, and what every answer cost them.
+
+Without it nobody can check the meter against the receipts, take back a yes, or end a session left open elsewhere.
+"""
+
+from html import escape
+
+import streamlit as st
+
+from chatpro.domain.accounts import Consent, Entitlement, PlanState, Role
+from chatpro.errors import ChatProError
+from chatpro.services.accounts import GivenWarning, UsageEntry, zones
+from chatpro.web import doors, gate, parts
+from chatpro.web.parts import house
+
+account = gate.page("account")
+
+PAGE = 50
+WARNED = {"75": "75 % of the allowance was used", "95": "95 % of the allowance was used", "last_message": "The message was the last one of its month"}
+TABLE_STYLE = """<style>
+.receipts{overflow-x:auto}
+.receipts table{border-collapse:collapse;width:100%;font-size:.8rem;font-variant-numeric:tabular-nums}
+.receipts th{font-weight:400;color:var(--cp-muted);text-align:left}
+.receipts th,.receipts td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--cp-border);white-space:nowrap}
+.receipts :is(th,td):is(:nth-child(2),:nth-child(3),:nth-child(4)){text-align:right}
+.receipts td b{font-weight:500}
+</style>"""
+ROLES = {role: word for role, (_, word) in doors.SEES.items()}
+
+
+def draw() -> None:
+    """The sections, the freelancer's own ones only for freelancers."""
+    with parts.panel(account):
+        pass
+    parts.head("Account", "A sample account of demo mode, made up." if account.sample else "")
+    st.html(
+        parts.facts_html(
+            {
+                "Name": parts.name_of(account),
+                "Mail": account.email or "None given",
+                "Role": ", ".join(ROLES[role] for role in Role if role in account.roles) or "None",
+                "Here since": parts.day(account.created_at, account),
+            }
+        )
+    )
+    _zone()
+    if account.has(Role.FREELANCER):
+        _plan()
+        _consent()
+        _warnings(house().accounts.warnings(account))
+        _receipts(house().accounts.receipts(account))
+    _signing_out()
+
+
+def _zone() -> None:
+    names = sorted(name for name in zones() if "/" in name and not name.startswith(("Etc/GMT", "posix/", "right/")) or name == "UTC")
+    now = account.zone if account.zone in names else "UTC"
+
+    def keep() -> None:
+        chosen = st.session_state.get("zone")
+        if isinstance(chosen, str) and chosen != account.zone:
+            try:
+                house().accounts.set_zone(account, chosen)
+            except ChatProError:
+                st.session_state["zone"] = now  # a value that no list offered: nothing to tell anybody
+
+    st.selectbox("Time zone for dates", names, index=names.index(now), key="zone", on_change=keep, width=340)
+    if account.has(Role.FREELANCER):
+        parts.note("Dates on all pages are written in this zone. The day on which the allowance renews stays as it is.")
+
+
+# --- Plan and allowance -----------------------------------------------------------------------------------------------
+
+
+def _plan() -> None:
+    st.header("Plan", anchor=False)
+    grant = house().accounts.grant(account)
+    if grant.state is PlanState.NEVER or grant.entitlement is None:
+        parts.note(f"{house().settings.plan_name} is not part of this account yet. The chat page says what it is and how to get it.")
+        return
+    row = grant.entitlement
+    facts = {"Plan": row.plan, "Allowance": f"{row.allowance:,} tokens a month", "Since": parts.day(row.starts_at, account)}
+    if row.ends_at is not None:
+        facts["Ended" if grant.state is PlanState.HAD else "Ends"] = parts.day(row.ends_at, account)
+    st.html(parts.facts_html(facts))
+    stand = house().accounts.meter(account, house().answering.sizes())
+    if stand is not None:
+        with st.container(key="account_meter"):
+            parts.meter(stand, account)
+    earlier = [e for e in house().accounts.entitlements(account) if e != row]
+    if earlier:
+        with st.expander("Earlier and later grants"):
+            st.html(f"<ul>{''.join(_grant_html(e) for e in earlier)}</ul>")
+
+
+def _grant_html(row: Entitlement) -> str:
+    until = f" until {parts.day(row.ends_at, account)}" if row.ends_at else ""
+    return f"<li>{escape(row.plan)}, {row.allowance:,d} tokens a month, from {escape(parts.day(row.starts_at, account))}{escape(until)}</li>"
+
+
+def _warnings(given: list[GivenWarning]) -> None:
+    st.header("Warnings", anchor=False)
+    if given:
+        st.html(f"<ul>{''.join(_warning_html(w) for w in reversed(given))}</ul>")
+    else:
+        parts.note("None was given. There is one at 75 %, one at 95 %, and one before the last message of a month.")
+
+
+def _warning_html(row: GivenWarning) -> str:
+    fact = f"{WARNED.get(row.kind, row.kind)}, of {row.allowance:,} tokens"
+    return f"<li>{escape(fact)} <small>{escape(parts.moment(row.at, account))}</small></li>"
+
+
+# --- Consent ----------------------------------------------------------------------------------------------------------
+
+
+def _consent() -> None:
+    st.header("Consent to AI", anchor=False)
+    accounts, said = house().accounts, house().accounts.consents(account)
+    opted_in = accounts.opted_in(account)
+    if opted_in:
+        parts.note(f"You said yes on {parts.moment(said[-1].at, account)}, to version {said[-1].version}. What you send goes to {parts.model_title()}.")
+    elif said and said[-1].given:
+        parts.note(f"You said yes to version {said[-1].version}. The text has changed since, and nothing is sent until you say yes to version {_version()}.")
+    else:
+        parts.note(
+            f"You said no on {parts.moment(said[-1].at, account)}. Nothing is sent to a model."
+            if said
+            else "You were not asked yet. Nothing is sent to a model."
+        )
+    with st.expander(f"What a yes means, version {_version()}"):
+        doors.consent_text()
+    if st.button("Opt out of AI" if opted_in else "Opt in to AI", key="opt"):
+        (accounts.opt_out if opted_in else accounts.opt_in)(account)
+        st.rerun()
+    if said:
+        with st.expander("What you said, and when"):
+            st.html(f"<ul>{''.join(_said_html(c) for c in reversed(said))}</ul>")
+
+
+def _version() -> int:
+    return house().settings.consent_version
+
+
+def _said_html(row: Consent) -> str:
+    return f"<li>{'Yes' if row.given else 'No'} to version {row.version:d} <small>{escape(parts.moment(row.at, account))}</small></li>"
+
+
+# --- Receipts ---------------------------------------------------------------------------------------------------------
+
+
+def _receipts(entries: list[UsageEntry]) -> None:
+    st.header("Receipts", anchor=False)
+    if not entries:
+        parts.note("Each answer leaves a receipt here: when, how many tokens in and out, and which model wrote it.")
+        return
+    shown = int(st.session_state.get("receipts_shown", PAGE))
+    total = sum(e.receipt.total for e in entries)
+    parts.note(f"{parts.count_of(len(entries), 'answer')}, {total:,} tokens in all months together. The tokens of one month add up to its meter.")
+    rows = "".join(_receipt_html(entry) for entry in entries[:shown])
+    st.html(TABLE_STYLE)
+    st.html(
+        '<div class="receipts" tabindex="0" role="region" aria-label="Receipts"><table><thead><tr><th>When</th><th>In</th><th>Out</th><th>Tokens</th>'
+        f"<th>Counted</th><th>Model</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+    if len(entries) > shown and st.button(f"Show {min(PAGE, len(entries) - shown)} more", key="more_receipts"):
+        st.session_state["receipts_shown"] = shown + PAGE
+        st.rerun()
+
+
+def _receipt_html(entry: UsageEntry) -> str:
+    cost = entry.receipt
+    return (
+        f"<tr><td>{escape(parts.moment(entry.at, account))}</td><td>{cost.tokens_in:,d}</td><td>{cost.tokens_out:,d}</td><td><b>{cost.total:,d}</b></td>"
+        f"<td>{escape(cost.counted)}</td><td>{escape(entry.model)}</td></tr>"
+    )
+
+
+# --- Signing out ------------------------------------------------------------------------------------------------------
+
+
+def _signing_out() -> None:
+    st.header("Sign out", anchor=False)
+    parts.note("Ends every session of this account, in every browser. An answer that is being written is finished and kept.")
+    if st.button("Sign out everywhere", key="sign_out", icon=":material/logout:"):
+        gate.sign_out()
+
+
+draw()

@@ -1,0 +1,81 @@
+"""Help: what this service does and keeps, in the figures that are in force now.
+
+Every number comes from the settings or the model that answers; a figure written down twice would be wrong on one of the two pages.
+"""
+
+from html import escape
+
+import streamlit as st
+
+from chatpro.domain.accounts import Role
+from chatpro.web import doors, gate, parts
+from chatpro.web.parts import house
+
+account = gate.page("help")
+
+
+def draw() -> None:
+    """Short sections, each a question somebody has."""
+    s, sizes, model = house().settings, house().answering.sizes(), parts.model_title()
+    with parts.panel(account):
+        pass
+    parts.head("Help", f"What {s.product_name} does with your words, and what it costs.")
+
+    st.header("Who answers", anchor=False)
+    if house().model.is_local:
+        _text(f"{model}: a small local demo model on this computer, not GPT-4. It shows how the service works; its answers are short and often wrong.")
+    elif house().model.model is not None:
+        _text(f"{model}, run by {s.provider_name} in {s.provider_country}. It can be wrong: check what matters. Each answer names the model that wrote it.")
+    else:
+        _text("No model is available right now. What is written can be read; sending works again once one answers.")
+
+    st.header("What it costs", anchor=False)
+    _text(
+        f"{s.plan_name} grants {s.allowance_tokens:,} tokens a month, unless your account page says otherwise. A token is about four letters. "
+        "An answer costs the tokens of what is sent for it and of what is written. Each has a receipt, and the receipts of a month add up to the meter."
+    )
+    _text(
+        "The month begins on the day of your first message and renews on that day of each month, at midnight in the time zone you were in then. "
+        "Where a month is too short, it renews on the month's last day. What is left then expires."
+    )
+    _text("An answer that fails without any text costs nothing. A stopped one costs what was sent and what was written.")
+    _text("You are told once at 75 % and once at 95 %. Before a message would be the last of the month you are told too, and it waits for your yes.")
+
+    st.header("How long a message can be", anchor=False)
+    fits = max(0, sizes.prompt_cap - sizes.instructions)
+    _text(
+        f"At most {s.draft_chars:,} characters and {fits:,} tokens. Of the chat so far, the newest {sizes.history:,} tokens go along, or fewer beside a long message. "
+        f"An answer has at most {sizes.answer:,} tokens."
+    )
+
+    st.header("What is used", anchor=False)
+    _text("Only what you type, and the chat it belongs to. Not your profile, your jobs, contracts or clients. Your words are not used to train a model.")
+    if not house().model.is_local:
+        kept = (
+            f"may keep what it was sent for up to {parts.count_of(s.provider_keeps_days, 'day')}" if s.provider_keeps_days else "does not keep what it was sent"
+        )
+        _text(f"{s.provider_name} {kept}.")
+    _text("Nothing is sent before you said yes. You can take the yes back on your account page with one click.")
+
+    st.header("How long it is kept", anchor=False)
+    _text(
+        f"Every message can be read for {s.retention_days} days after it was sent, then by nobody. A chat goes with its last message; the history says when. "
+        "A chat that you delete is out of every list at once. Receipts hold no text and stay."
+    )
+
+    st.header("Who can see what", anchor=False)
+    st.html(
+        "<ul><li><b>You</b> see your own chats, receipts and warnings, and nobody else's.</li>"
+        "<li><b>Product managers</b> see how many tokens are used and how many warnings are given, never a word.</li>"
+        "<li><b>Support staff, auditors and admins</b> can open no chat on these pages.</li>"
+        "<li><b>Clients and third parties</b> see nothing: there is no role, no link and no share for them.</li></ul>"
+    )
+    if account.has(Role.FREELANCER) or s.terms_url:
+        doors.links()
+
+
+def _text(text: str) -> None:
+    st.html(f"<p>{escape(text)}</p>")
+
+
+draw()
