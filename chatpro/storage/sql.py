@@ -163,7 +163,7 @@ class Unit:
         self._all("INSERT INTO consents VALUES (?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, at)
 
     def consents(self, account_id: str) -> list[Consent]:
-        sql = "SELECT account_id, sequence, version, given, at FROM consents WHERE account_id = ? ORDER BY sequence"
+        sql = "SELECT account_id, sequence, version, given, said_at FROM consents WHERE account_id = ? ORDER BY sequence"
         return [Consent(r[0], r[1], r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
 
     # --- chats ------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Unit:
 
     def title(self, account_id: str, chat_id: str, since: datetime) -> str | None:
         """The newest title of one chat; one that came from a message goes with it."""
-        sql = "SELECT text FROM titles WHERE account_id = ? AND chat_id = ? AND (message_id IS NULL OR at > ?) ORDER BY sequence DESC LIMIT 1"
+        sql = "SELECT text FROM titles WHERE account_id = ? AND chat_id = ? AND (message_id IS NULL OR given_at > ?) ORDER BY sequence DESC LIMIT 1"
         row = self._one(sql, account_id, chat_id, since)
         return row[0] if row else None
 
@@ -202,7 +202,7 @@ class Unit:
         sql = """
             SELECT c.id, c.created_at, m.last_at, m.n,
                    EXISTS (SELECT 1 FROM answers a WHERE a.chat_id = c.id AND a.state = 'running'),
-                   (SELECT t.text FROM titles t WHERE t.chat_id = c.id AND t.account_id = c.account_id AND (t.message_id IS NULL OR t.at > ?)
+                   (SELECT t.text FROM titles t WHERE t.chat_id = c.id AND t.account_id = c.account_id AND (t.message_id IS NULL OR t.given_at > ?)
                     ORDER BY t.sequence DESC LIMIT 1)
             FROM chats c
             JOIN (SELECT chat_id, max(sent_at) AS last_at, count(*) AS n FROM messages WHERE account_id = ? AND sent_at > ? GROUP BY chat_id) m
@@ -259,7 +259,7 @@ class Unit:
 
     def draft(self, account_id: str, chat_id: str, since: datetime) -> tuple[str, str] | None:
         """(draft id, text) of the newest draft of this chat, None when there is none."""
-        row = self._one("SELECT id, text, at FROM drafts WHERE account_id = ? AND chat_id = ? ORDER BY sequence DESC LIMIT 1", account_id, chat_id)
+        row = self._one("SELECT id, text, kept_at FROM drafts WHERE account_id = ? AND chat_id = ? ORDER BY sequence DESC LIMIT 1", account_id, chat_id)
         return (row[0], row[1]) if row and row[1] and _out(row[2]) > since else None
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ class Unit:
         return True
 
     def warnings(self, account_id: str) -> list[GivenWarning]:
-        sql = "SELECT account_id, cycle_starts_at, kind, allowance, at FROM warnings WHERE account_id = ? ORDER BY sequence"
+        sql = "SELECT account_id, cycle_starts_at, kind, allowance, given_at FROM warnings WHERE account_id = ? ORDER BY sequence"
         return [GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
 
     def add_refusal(self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime) -> None:
@@ -423,14 +423,14 @@ class Unit:
 
     def refusals(self, account_id: str) -> list[tuple[str, int, str, datetime]]:
         """(reason, tokens wanted, draft id, at), oldest first."""
-        sql = "SELECT reason, tokens_wanted, draft_id, at FROM refusals WHERE account_id = ? ORDER BY sequence"
+        sql = "SELECT reason, tokens_wanted, draft_id, refused_at FROM refusals WHERE account_id = ? ORDER BY sequence"
         return [(r[0], r[1], r[2], _out(r[3])) for r in self._all(sql, account_id)]
 
     def usage_entries(self, account_id: str, limit: int = 1_000_000) -> list[UsageEntry]:
         """An account's ledger rows, newest first."""
         sql = """
             SELECT sequence, account_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, tokens_resent, counted, over_reserved,
-                   model, prompt_version, first_token_ms, whole_ms, outcome, at
+                   model, prompt_version, first_token_ms, whole_ms, outcome, settled_at
             FROM usage_entries WHERE account_id = ? ORDER BY sequence DESC LIMIT ?
         """
         return [_entry(r) for r in self._all(sql, account_id, limit)]
@@ -482,7 +482,7 @@ class Unit:
         """The newest entries of the chain, oldest first."""
         sql = """
             SELECT * FROM (
-                SELECT sequence, actor, action, subject, dispute, reason, at, previous_hash, hash FROM audit_entries ORDER BY sequence DESC LIMIT ?
+                SELECT sequence, actor, action, subject, dispute, reason, recorded_at, previous_hash, hash FROM audit_entries ORDER BY sequence DESC LIMIT ?
             ) e ORDER BY sequence
         """
         return [AuditEntry(r[0], r[1], r[2], r[3], r[4], r[5], _out(r[6]), r[7], r[8]) for r in self._all(sql, limit)]

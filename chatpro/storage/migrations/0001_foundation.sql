@@ -20,7 +20,7 @@ CREATE TABLE account_changes (
     sequence BIGINT NOT NULL,
     kind VARCHAR NOT NULL CHECK (kind IN ('zone', 'epoch', 'closed')),
     value VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    changed_at TIMESTAMP NOT NULL,
     PRIMARY KEY (account_id, sequence)
 );
 
@@ -49,7 +49,7 @@ CREATE TABLE consents (
     sequence BIGINT NOT NULL,
     version INTEGER NOT NULL,
     given BOOLEAN NOT NULL,
-    at TIMESTAMP NOT NULL,
+    said_at TIMESTAMP NOT NULL,
     PRIMARY KEY (account_id, sequence)
 );
 
@@ -58,7 +58,7 @@ CREATE TABLE anchors (
     account_id VARCHAR PRIMARY KEY,
     day DATE NOT NULL,
     zone VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL
+    set_at TIMESTAMP NOT NULL
 );
 
 -- A conversation, without any text. Deleting marks the row, which every read checks.
@@ -76,7 +76,7 @@ CREATE TABLE titles (
     sequence BIGINT NOT NULL,
     message_id VARCHAR,
     text VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    given_at TIMESTAMP NOT NULL,
     PRIMARY KEY (chat_id, sequence)
 );
 
@@ -119,7 +119,7 @@ CREATE TABLE answer_parts (
     answer_id VARCHAR NOT NULL,
     position BIGINT NOT NULL,
     text VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    saved_at TIMESTAMP NOT NULL,
     PRIMARY KEY (answer_id, position)
 );
 
@@ -130,7 +130,7 @@ CREATE TABLE drafts (
     sequence BIGINT NOT NULL,
     id VARCHAR NOT NULL,
     text VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    kept_at TIMESTAMP NOT NULL,
     PRIMARY KEY (chat_id, sequence)
 );
 
@@ -180,7 +180,7 @@ CREATE TABLE usage_entries (
     first_token_ms BIGINT,
     whole_ms BIGINT NOT NULL,
     outcome VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    settled_at TIMESTAMP NOT NULL,
     day INTEGER NOT NULL
 );
 
@@ -192,7 +192,7 @@ CREATE TABLE warnings (
     allowance BIGINT NOT NULL,
     sequence BIGINT NOT NULL,
     plan VARCHAR NOT NULL,
-    at TIMESTAMP NOT NULL,
+    given_at TIMESTAMP NOT NULL,
     day INTEGER NOT NULL,
     PRIMARY KEY (account_id, cycle_starts_at, kind, allowance)
 );
@@ -206,7 +206,7 @@ CREATE TABLE refusals (
     tokens_wanted BIGINT NOT NULL,
     draft_id VARCHAR NOT NULL,
     plan VARCHAR,
-    at TIMESTAMP NOT NULL,
+    refused_at TIMESTAMP NOT NULL,
     day INTEGER NOT NULL
 );
 
@@ -218,7 +218,7 @@ CREATE TABLE audit_entries (
     subject VARCHAR,
     dispute VARCHAR,
     reason VARCHAR,
-    at TIMESTAMP NOT NULL,
+    recorded_at TIMESTAMP NOT NULL,
     previous_hash VARCHAR NOT NULL UNIQUE,
     hash VARCHAR NOT NULL
 );
