@@ -243,7 +243,7 @@ class LocalSource:
             async with asyncio.timeout(READY_SECONDS):
                 address = (await self._process.stdout.readline()).decode().strip()
             if address.startswith("http://127.0.0.1:"):
-                self._client = await asyncio.to_thread(make_client, f"{address}/v1", key, self._settings.connect_seconds, trust_env=False)
+                self._client = await asyncio.to_thread(make_client, f"{address}/v1", key, self._settings.connect_seconds, here=True)
                 self._trouble = None
                 self._settled.set()
                 await self._process.wait()

@@ -31,6 +31,7 @@ OPENAI_ADDRESS = "https://api.openai.com/v1"
 TEMPERATURE = 0.5  # letters to clients: some life, few inventions
 LINE_BYTES = 1_000_000  # one event is some 200 bytes; a server that never ends its line may not fill the memory
 TAIL_SECONDS = 5.0  # usage comes within a moment of the last word; the person waits for the end of the answer, not for a figure
+DRAIN_SECONDS = 0.2  # what a connection's reuse is worth
 KEEPALIVE_SECONDS = 30.0  # a conversation's next message mostly comes within it and saves the TLS handshake
 ASK_AGAIN_SECONDS = 30.0
 ASK_DAILY_SECONDS = 86_400.0
@@ -99,7 +100,7 @@ class WireModel:
     async def _events(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         spent: Spent | None = None
         ended: Ended | None = None
-        done = False
+        done = begun = False
         async with await self.open(prompt) as response, aclosing(_lines(response.iter_bytes())) as lines:
             while not done and (line := await self._next(lines, ended)) is not None:
                 done, events = self._read(line)
@@ -108,13 +109,20 @@ class WireModel:
                         spent = event  # some servers send it with each event: the last is the whole
                     elif isinstance(event, Ended):
                         ended = event
-                    else:
-                        yield event
-        if not done and ended is None:
-            raise self._fault(Problem.CUT)
-        if spent is not None:
-            yield spent
-        yield ended or Ended("stop")
+                    elif text := event.text if begun else event.text.lstrip():
+                        begun = True
+                        yield Piece(text)
+            if not done and ended is None:
+                raise self._fault(Problem.CUT)
+            if spent is not None:
+                yield spent
+            yield ended or Ended("stop")
+            if done:
+                # A connection read to its end is used again, which saves the next message a handshake.
+                with suppress(*_network_errors()):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        async for _ in lines:
+                            pass
 
     async def _next(self, lines: AsyncIterator[bytes], ended: Ended | None) -> bytes | None:
         """The next line, or None where there is none. After the last word, a server that breaks off or keeps silent has lost only its figures."""
@@ -264,8 +272,11 @@ def retry_after_seconds(headers: Any) -> float | None:
 # --- where the model comes from -----------------------------------------------------------------------------------------
 
 
-def make_client(address: str, key: str, connect_seconds: float, *, trust_env: bool = True) -> Any:
-    """The one client of the process. Importing it takes half a second, so it happens here, at start, and not with a visitor waiting."""
+def make_client(address: str, key: str, connect_seconds: float, *, here: bool = False) -> Any:
+    """The one client of the process. Importing it takes half a second, so it happens at start and not with a visitor waiting.
+
+    *here* is for a server on this machine: reached past any proxy, and with a connection for each call, since llama.cpp drops used ones.
+    """
     import httpx2
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
@@ -274,9 +285,11 @@ def make_client(address: str, key: str, connect_seconds: float, *, trust_env: bo
     # `pool` is what this transport gives the whole of connecting, name lookup included. A limit of 0 is none: None would mean aiohttp's own 100.
     timeout = httpx2.Timeout(None, connect=connect_seconds, pool=connect_seconds)
     limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE_SECONDS)
-    transport = DefaultAioHttpClient(follow_redirects=False, timeout=timeout, limits=limits, trust_env=trust_env)
-    # Compression would hold words back, and cost CPU at both ends.
-    return AsyncOpenAI(api_key=key, base_url=address, http_client=transport, timeout=timeout, max_retries=0, default_headers={"Accept-Encoding": "identity"})
+    transport = DefaultAioHttpClient(follow_redirects=False, timeout=timeout, limits=limits, trust_env=not here)
+    headers = {"Accept-Encoding": "identity"}  # compression would hold words back, and cost CPU at both ends
+    if here:
+        headers["Connection"] = "close"
+    return AsyncOpenAI(api_key=key, base_url=address, http_client=transport, timeout=timeout, max_retries=0, default_headers=headers)
 
 
 class OpenAISource:
