@@ -67,7 +67,7 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
 
     Raises StoreInUse, StoreDamaged, ConfigError: each a sentence for whoever starts the program.
     """
-    tokens.check()
+    tokens.warm()
     store = DuckStore(settings.store_dir / "chatpro.duckdb", memory=settings.store_memory, threads=settings.store_threads, now=now)
     copy = Copy(settings.store_dir / "analytics.duckdb")
     model = source or model_source(settings)
