@@ -176,6 +176,8 @@ class Upstream:
                     await writer.drain()
                     return False
                 if isinstance(step, bytes):
+                    if not step:
+                        continue  # an empty chunk would be the end
                     writer.write(b"%x\r\n%b\r\n" % (len(step), step))
                     await writer.drain()
                 else:

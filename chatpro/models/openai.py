@@ -57,14 +57,16 @@ class WireModel:
     async def stream(self, prompt: Prompt) -> AsyncIterator[Event]:
         """See ChatModel.stream. Deadlines are the caller's, except for connecting."""
         problem: ModelProblem | None = None
+        begun = False
         try:
             async with aclosing(self._events(prompt)) as events:
                 async for event in events:
+                    begun = True
                     yield event
         except ModelProblem as own:
             problem = own
         except Exception as error:
-            problem = translate(error, self.card.title or self.name)
+            problem = translate(error, self.card.title or self.name, begun=begun)
         self._told(problem.problem if problem else None)
         if problem is not None:
             # Not chained, and raised out here: a provider's message may quote what the person wrote, and logs print chains.
@@ -185,7 +187,8 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         if len(rest) > LINE_BYTES:
             yield b"(a line without an end)"  # read as garbage, which it is
             return
-    if rest:
+    # A last event without a line end is whole or half; half of one means that the stream was cut, not that it is garbage.
+    if rest and (not rest.startswith(b"data:") or rest.rstrip().endswith((b"}", b"]"))):
         yield rest.removesuffix(b"\r")
 
 
@@ -205,8 +208,9 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (TimeoutError, httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError)
 
 
-def translate(error: Exception, model: str) -> ModelProblem:
+def translate(error: Exception, model: str, *, begun: bool = False) -> ModelProblem:
     """Any failure of a call, as the problem it is for us. Logged by kind, never by message: it may quote the person's text."""
+    import aiohttp
     import httpx2
     import openai
 
@@ -217,8 +221,9 @@ def translate(error: Exception, model: str) -> ModelProblem:
         log.warning("the provider answered %d: %s", error.status_code, problem)
     elif isinstance(error, openai.APIConnectionError | OSError):
         problem = Problem.UNREACHABLE
-    elif isinstance(error, httpx2.DecodingError):
-        problem = Problem.GARBLED
+    elif isinstance(error, httpx2.DecodingError | aiohttp.ClientError):
+        # Half a compressed stream, or what is no HTTP at all: the transport passes the latter on in its own words.
+        problem = Problem.CUT if begun else Problem.GARBLED
     elif isinstance(error, httpx2.TransportError | httpx2.StreamError):
         problem = Problem.CUT
     else:
@@ -405,7 +410,7 @@ class OpenAISource:
         import openai
 
         if not isinstance(error, openai.APIStatusError):
-            if isinstance(error, ValueError):
+            if isinstance(error, ValueError | RecursionError):
                 return f"What {self._host} sends as its list of models is not one. Is OPENAI_BASE_URL right?"
             return f"{self._host} can't be reached. It is asked again every {ASK_AGAIN_SECONDS:.0f} seconds."
         if error.status_code in (401, 403):
