@@ -43,6 +43,10 @@ PROMPT_VERSION = "1"
 COUNT_EACH = 400
 """Characters between two looks at a running answer's length: about a hundred tokens, so a provider that ignores the limit is cut soon after it."""
 
+LIMIT_NET = 1.5
+"""The provider keeps the answer limit, by its own count; vocabularies differ by up to a half. Beyond that it does not keep it, and we end the call.
+Whatever it sends, nobody is charged more than was reserved."""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -450,7 +454,7 @@ class Answering:
                         if len(live.text) - counted >= COUNT_EACH:
                             produced += tokens.count(live.text[counted:], model.card.tokenizer)
                             counted = len(live.text)
-                            if produced > prompt.answer_limit * 1.1 + 16:  # slices count a little high, other tokenizers differ a little
+                            if produced > prompt.answer_limit * LIMIT_NET:
                                 return AnswerState.LENGTH
                     elif isinstance(event, Spent):
                         live.spent = (event.tokens_in, event.tokens_out)

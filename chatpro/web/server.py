@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from chatpro import bootstrap, config
 from chatpro.errors import ChatProError, ConfigError
+from chatpro.web import live
 from chatpro.web.headers import Headers
 from chatpro.web.sockets import Sockets
 
@@ -74,9 +75,12 @@ def sockets() -> Sockets:
         account = accounts.find(account_id)
         return account is not None and account.epoch == epoch and account.may_open("chat") and accounts.opted_in(account)
 
+    def stop(account_id: str, answer_id: str) -> None:
+        bootstrap.house().answering.stop_running(account_id, answer_id)
+
     return Sockets(
         find=lambda account_id, answer_id: bootstrap.house().answering.watch(account_id, answer_id),
-        stop=lambda account_id, answer_id: bootstrap.house().answering.stop_running(account_id, answer_id),
+        stop=stop,
         allowed=allowed,
     )
 
@@ -108,12 +112,12 @@ async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
 
 def routes() -> list[BaseRoute]:
     """Our own routes beside Streamlit's."""
-    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route]
+    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route, live.route]
 
 
 def middleware() -> list[Middleware]:
     """Headers on every response, and the demo's refusal of strangers."""
-    return [Middleware(Headers, settings=settings())]
+    return [Middleware(Headers, settings=settings(), preload=live.MODULES)]
 
 
 async def livez(_: Request) -> JSONResponse:

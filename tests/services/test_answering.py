@@ -382,7 +382,7 @@ def test_an_answer_that_ignores_its_limit_is_cut_and_charged_at_most_what_was_re
         mara = person(house, "mara")
         message = ended(house, mara, send(house, mara, "Go"))
         assert message.answer is not None and message.answer.state is AnswerState.LENGTH
-        assert 1_400 < len(message.text.split()) < 2_000
+        assert 1_500 < len(message.text.split()) < 2_500
         claimed = ended(house, mara, send(house, mara, "Again"))
         assert claimed.answer is not None and claimed.answer.receipt is not None and claimed.answer.receipt.over_reserved > 0
         assert_books_agree(house, mara)

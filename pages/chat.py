@@ -1,0 +1,6 @@
+"""Chat: the page freelancers spend their day on."""
+
+from chatpro.web import chatroom, gate
+
+account = gate.page("chat")
+chatroom.draw(account)
