@@ -85,7 +85,8 @@ def prepare_weights(folder: Path) -> Path:
     except OSError as error:
         raise WeightsError(f"The weights file {path} can't be written or read ({error.strerror}). It needs 250 MB of room.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -206,8 +207,9 @@ class LocalSource:
     async def _run(self) -> None:
         try:
             weights = await asyncio.to_thread(prepare_weights, self._settings.weights_dir)
-        except WeightsError as error:
-            self._trouble = str(error)
+        except Exception as error:
+            # Whatever else an installed package does: the chat server starts, and says that it has no model.
+            self._trouble = str(error) if isinstance(error, WeightsError) else f"The local model could not be prepared ({type(error).__name__})."
             self._known.set()
             return
         self._model = LocalModel(self._card, self._connected)
@@ -241,7 +243,7 @@ class LocalSource:
             assert self._process.stdin is not None and self._process.stdout is not None
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             async with asyncio.timeout(READY_SECONDS):
-                address = (await self._process.stdout.readline()).decode().strip()
+                address = (await self._process.stdout.readline()).decode(errors="replace").strip()
             if address.startswith("http://127.0.0.1:"):
                 self._client = await asyncio.to_thread(make_client, f"{address}/v1", key, self._settings.connect_seconds, here=True)
                 self._trouble = None
@@ -273,6 +275,8 @@ class LocalSource:
 def _serve_here() -> None:
     """The process itself: read the order, load, say the address, live as long as the pipe does."""
     order = json.loads(sys.stdin.readline())
+    if hasattr(os, "nice"):
+        os.nice(5)  # the page stays quick while the model thinks on the same cores
     import xllamacpp
 
     params = xllamacpp.CommonParams()
