@@ -32,30 +32,28 @@ def draw() -> None:
     st.header("What it costs", anchor=False)
     _text(
         f"{s.plan_name} grants {s.allowance_tokens:,} tokens a month, unless your account page says otherwise. A token is about four letters. "
-        "An answer costs the tokens of what is sent for it and of what is written. Each has a receipt, and the receipts of a month add up to the meter."
-    )
-    _text(
+        "An answer costs the tokens of what is sent for it and of what is written. Each has a receipt, and the receipts of a month add up to the meter.",
         "The month begins on the day of your first message and renews on that day of each month, at midnight in the time zone you were in then. "
-        "Where a month is too short, it renews on the month's last day. What is left then expires."
+        "Where a month is too short, it renews on the month's last day. What is left then expires.",
+        "An answer that fails without any text costs nothing. A stopped one costs what was sent and what was written.",
+        "You are told once at 75 % and once at 95 %. Before a message would be the last of the month you are told too, and it waits for your yes.",
     )
-    _text("An answer that fails without any text costs nothing. A stopped one costs what was sent and what was written.")
-    _text("You are told once at 75 % and once at 95 %. Before a message would be the last of the month you are told too, and it waits for your yes.")
 
     st.header("How long a message can be", anchor=False)
     fits = max(0, sizes.prompt_cap - sizes.instructions)
     _text(
-        f"At most {s.draft_chars:,} characters and {fits:,} tokens. Of the chat so far, the newest {sizes.history:,} tokens go along, or fewer beside a long message. "
+        f"At most {s.draft_chars:,} characters and {fits:,} tokens. Of the chat so far, the newest {sizes.history:,} tokens go along, fewer with a long one. "
         f"An answer has at most {sizes.answer:,} tokens."
     )
 
     st.header("What is used", anchor=False)
-    _text("Only what you type, and the chat it belongs to. Not your profile, your jobs, contracts or clients. Your words are not used to train a model.")
+    used = ["Only what you type, and the chat it belongs to. Not your profile, your jobs, contracts or clients. Your words are not used to train a model."]
     if not house().model.is_local:
         kept = (
             f"may keep what it was sent for up to {parts.count_of(s.provider_keeps_days, 'day')}" if s.provider_keeps_days else "does not keep what it was sent"
         )
-        _text(f"{s.provider_name} {kept}.")
-    _text("Nothing is sent before you said yes. You can take the yes back on your account page with one click.")
+        used.append(f"{s.provider_name} {kept}.")
+    _text(*used, "Nothing is sent before you said yes. You can take the yes back on your account page with one click.")
 
     st.header("How long it is kept", anchor=False)
     _text(
@@ -74,8 +72,8 @@ def draw() -> None:
         doors.links()
 
 
-def _text(text: str) -> None:
-    st.html(f"<p>{escape(text)}</p>")
+def _text(*paragraphs: str) -> None:
+    st.html("".join(f"<p>{escape(text)}</p>" for text in paragraphs))
 
 
 draw()

@@ -47,16 +47,16 @@ def _row(position: int, chat: Chat, days: int) -> None:
     gone = deleted_on(chat.last_at, days)
     soon = (gone - house().now()).days < SOON_DAYS
     with st.container(key=f"hrow_{position}"):
-        left, right, last = st.columns([3, 1.35, 0.3], vertical_alignment="center")
+        left, right = st.columns([3, 1.8], vertical_alignment="center")
         with left:
             if st.button(parts.label(chat.title), key=f"open_{chat.id}", type="tertiary"):
                 places.go("chat", chat=chat.id)
         size = "An answer is being written" if chat.running else parts.count_of(chat.messages, "message")
-        right.html(
-            f'<div class="meta"><b>{escape(parts.when(chat.last_at, account))}</b><span>{escape(size)}</span>'
-            f'<span class="{"soon" if soon else ""}">Deleted on {escape(parts.short_day(gone, account))}</span></div>'
-        )
-        with last:
+        with right, st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
+            st.html(
+                f'<div class="meta"><b>{escape(parts.when(chat.last_at, account))}</b><span>{escape(size)}</span>'
+                f'<span class="{"soon" if soon else ""}">Deleted on {escape(parts.short_day(gone, account))}</span></div>'
+            )
             if st.button("", key=f"delete_{chat.id}", icon=":material/delete:", type="tertiary", help="Delete this chat"):
                 st.session_state["asked_about"] = chat.id
                 st.rerun()

@@ -6,6 +6,8 @@ refusals that differ tell a stranger what exists.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 
 import streamlit as st
@@ -13,6 +15,7 @@ import streamlit as st
 from chatpro.bootstrap import house
 from chatpro.config import LOOPBACK
 from chatpro.domain.accounts import Account, Consent, Grant, PlanState, Role
+from chatpro.domain.allowance import TYPICAL_MESSAGE
 from chatpro.web import parts, places
 
 SEES: dict[Role, tuple[str, str]] = {
@@ -23,6 +26,8 @@ SEES: dict[Role, tuple[str, str]] = {
     Role.AUDITOR: ("verified_user", "auditor"),
     Role.ADMIN: ("build", "admin"),
 }
+TICKS = '<ul style="padding:0">'
+"""Streamlit indents every list; these have their own signs instead."""
 OFFERED = ("mara", "tomas", "lea", "hal", "nia", "priya", "jude", "ana", "otto", "ada")
 """One for each state of the plan, then one for each role. The others are company, so that figures about people can be shown."""
 STAFF_SEES: dict[Role, str] = {
@@ -39,7 +44,7 @@ STAFF_SEES: dict[Role, str] = {
 
 def sign_in() -> Account | None:
     """The page of somebody who is not signed in. Returns the sample account that was chosen, in demo mode."""
-    with st.container(key="gate"):
+    with _middle():
         _brand()
         if house().settings.demo:
             return _choose_sample()
@@ -111,7 +116,7 @@ def _provider() -> str | None:
 
 def refused(sentence: str) -> None:
     """Somebody whom the sign-in provider knows, and who can't be let in."""
-    with st.container(key="gate"):
+    with _middle():
         _brand()
         st.title("You are not signed in", anchor=False)
         st.html(f"<p>{escape(sentence)} No account was opened, and none was made.</p>")
@@ -121,7 +126,7 @@ def refused(sentence: str) -> None:
 
 def not_found(account: Account) -> None:
     """For a page, a chat or anything else that this account can't open: the same words, whether it exists or not."""
-    with st.container(key="gate"):
+    with _middle():
         st.title("Not found", anchor=False)
         parts.note("There is nothing at this address that your account can open.")
         first = places.first_of(account)
@@ -131,7 +136,7 @@ def not_found(account: Account) -> None:
 
 def failed(reference: str) -> None:
     """An exception that nobody named. The log has the rest under this reference."""
-    with st.container(key="gate"):
+    with _middle():
         st.title("This page failed", anchor=False)
         st.html(
             '<p role="alert">Something went wrong inside this service. What was saved is safe. Load the page again; if it happens again, '
@@ -171,12 +176,13 @@ def offer(account: Account, grant: Grant) -> None:
 
 def _what_the_plan_is() -> None:
     s = house().settings
-    about = s.allowance_tokens // 2_000
+    about = s.allowance_tokens // TYPICAL_MESSAGE
     st.html(
         f"<p>{escape(s.plan_name)} lets you write with an AI model for your client work: proposals, messages, text, data, and order in it all.</p>"
-        f'<div class="does"><div class="yes"><h2>What it gives</h2><ul><li>{s.allowance_tokens:,d} tokens a month, about {about:,d} messages</li>'
-        f"<li>Renewed each month on the day of your first message</li><li>A word before a message is the last of the month</li></ul></div>"
-        f'<div class="no"><h2>What it does not do</h2><ul><li>Send a word before you said yes</li><li>Use your words to train a model</li>'
+        f'<div class="does"><div class="yes"><h2>What it gives</h2>{TICKS}'
+        f"<li>{s.allowance_tokens:,d} tokens a month, about {about:,d} messages</li><li>Renewed each month on the day of your first message</li>"
+        f"<li>A word before a message is the last of the month</li></ul></div>"
+        f'<div class="no"><h2>What it does not do</h2>{TICKS}<li>Send a word before you said yes</li><li>Use your words to train a model</li>'
         f"<li>Keep chats longer than {s.retention_days:d} days</li></ul></div></div>"
     )
 
@@ -190,7 +196,6 @@ def consent(account: Account) -> None:
     said = accounts.consents(account)
     no_now = bool(said) and not said[-1].given
     with st.container(key="gate_wide"):
-        _brand()
         st.title("Before your words go to an AI model", anchor=False)
         _what_was_said(account, said)
         consent_text()
@@ -227,16 +232,17 @@ def consent_text() -> None:
             parts.facts_html(
                 {
                     "Sent to": settings.provider_name,
-                    "In": settings.provider_country,
+                    "In": settings.provider_country[:1].upper() + settings.provider_country[1:],
                     "Kept there": f"At most {parts.count_of(settings.provider_keeps_days, 'day')}" if settings.provider_keeps_days else "Not at all",
                     "Used for training": "No",
                 }
             )
         )
     st.html(
-        '<div class="does"><div class="yes"><h2>What is used</h2><ul><li>What you type</li><li>The chat so far, so that the answer fits</li>'
-        '<li>How many tokens each answer took</li></ul></div><div class="no"><h2>What is not</h2><ul><li>Your profile, jobs, contracts and clients</li>'
-        f"<li>Your words, to train a model</li><li>Messages older than {settings.retention_days:d} days: nobody can read them any more</li></ul></div></div>"
+        f'<div class="does"><div class="yes"><h2>What is used</h2>{TICKS}<li>What you type</li><li>The chat so far, so that the answer fits</li>'
+        f"<li>How many tokens each answer took</li></ul></div>"
+        f'<div class="no"><h2>What is not</h2>{TICKS}<li>Your profile, jobs, contracts and clients</li><li>Your words, to train a model</li>'
+        f"<li>Messages older than {settings.retention_days:d} days: nobody can read them any more</li></ul></div></div>"
     )
     links()
 
@@ -253,7 +259,7 @@ def _what_was_said(account: Account, said: list[Consent]) -> None:
             "plain",
             "history_edu",
             "This text has changed.",
-            f"You said yes to version {newest.version} on {parts.day(newest.at, account)}. Now it is version {version}: nothing is sent until you say yes to it.",
+            f"You said yes to version {newest.version} on {parts.day(newest.at, account)}. Now it is version {version}: nothing is sent before a yes to that.",
         )
 
 
@@ -269,6 +275,13 @@ def links() -> None:
 
 def _link_html(url: str, words: str) -> str:
     return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape(words)}</a>'
+
+
+@contextmanager
+def _middle() -> Iterator[None]:
+    """A narrow column in the middle of the page, for those who have no side panel."""
+    with st.container(horizontal_alignment="center"), st.container(key="gate", width=480):
+        yield
 
 
 def _brand() -> None:

@@ -124,7 +124,7 @@ def card(key: str, icon: str, title: str, text: str, wide: bool = False) -> bool
     with st.container(key=f"card_{key}"):
         st.html(
             f'<div class="card{" wide" if wide else ""}"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
-            f"<b>{escape(clean_title(title))}</b><span>{escape(text)}</span></div>"
+            f"<div><b>{escape(clean_title(title))}</b><span>{escape(text)}</span></div></div>"
         )
         return st.button(label(title), key=f"go_{key}", type="tertiary", width="stretch")
 
