@@ -71,6 +71,10 @@ class Totals:
     last_message: int
 
     @property
+    def days(self) -> int:
+        return (self.last_day - self.first_day).days + 1
+
+    @property
     def tokens(self) -> int:
         return self.tokens_in + self.tokens_out
 

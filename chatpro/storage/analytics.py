@@ -41,15 +41,15 @@ COLUMNS = {
     "usage_entries": (
         "account_id VARCHAR", "sequence BIGINT", "answer_id VARCHAR", "reservation_id VARCHAR", "cycle_starts_at TIMESTAMP", "plan VARCHAR",
         "tokens_in BIGINT", "tokens_out BIGINT", "tokens_resent BIGINT", "counted VARCHAR", "over_reserved BIGINT", "model VARCHAR",
-        "prompt_version VARCHAR", "first_token_ms BIGINT", "whole_ms BIGINT", "outcome VARCHAR", "happened_at TIMESTAMP", "day INTEGER",
+        "prompt_version VARCHAR", "first_token_ms BIGINT", "whole_ms BIGINT", "outcome VARCHAR", "settled_at TIMESTAMP", "day INTEGER",
     ),
     "warnings": (
         "account_id VARCHAR", "cycle_starts_at TIMESTAMP", "kind VARCHAR", "allowance BIGINT", "sequence BIGINT", "plan VARCHAR",
-        "happened_at TIMESTAMP", "day INTEGER",
+        "given_at TIMESTAMP", "day INTEGER",
     ),
     "refusals": (
         "account_id VARCHAR", "sequence BIGINT", "cycle_starts_at TIMESTAMP", "reason VARCHAR", "tokens_wanted BIGINT", "draft_id VARCHAR",
-        "plan VARCHAR", "happened_at TIMESTAMP", "day INTEGER",
+        "plan VARCHAR", "refused_at TIMESTAMP", "day INTEGER",
     ),
 }  # fmt: skip
 """Copied tables, column by column in the order the store hands them over. No column of them takes text that a person wrote."""
