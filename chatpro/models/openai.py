@@ -54,7 +54,7 @@ class WireModel:
         self._at_openai = at_openai
         self._told = told or (lambda problem: None)
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Event]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """See ChatModel.stream. Deadlines are the caller's, except for connecting."""
         problem: ModelProblem | None = None
         begun = False

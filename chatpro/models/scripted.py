@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 
 from chatpro.errors import ModelProblem, Problem
@@ -100,7 +100,7 @@ class ScriptedModel:
         with self._called:
             return self._called.wait_for(lambda: len(self.prompts) >= number, timeout)
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Event]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
         with self._lock:
             self.prompts.append(prompt)
             script = self._answers.pop(0) if self._answers else self._otherwise
