@@ -1,0 +1,712 @@
+// Draws the answer being written, word by word, and holds the page's one socket.
+//
+// An answer is a stranger's text: it may quote a page that wants to be fetched, to lead away, or to run. Everything here is
+// made of DOM nodes and text nodes; no HTML is ever parsed, no picture is made, and a link is a link only after its address
+// was checked. What is drawn stands where Streamlit's own markdown will stand when the answer is finished, so that no line
+// moves under the eyes of whoever reads; where smd reads markdown differently from Streamlit, Reader mends it on the way in.
+
+import * as smd from "./vendor/streaming-markdown/smd.js";
+
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(await (await fetch(new URL("live.css", import.meta.url))).text());
+
+const LONGEST = 200_000; // characters; beyond it, as for finished answers, plain text
+const DEEPEST = 20; // levels; smd keeps 24 and loses count beyond
+const MOST_ENDS = 3; // a page that goes on showing an answer that has ended is told so thrice, not for ever
+const LOST_CODES = new Set([4403, 4404]); // the right has ended, the channel is unknown: ask the script for another
+const REPLACED = 4409;
+
+// ---------------------------------------------------------------------------------------------------- what is allowed
+
+const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+
+/** The address as a URL if it may be a link, else null. Relative ones may not: an answer knows nothing of this site. */
+function target(address) {
+  const bare = address.trim().replace(/^<(.*)>$/, "$1").split(/[\s]/)[0];
+  if (!/^(https?:\/\/|mailto:)/i.test(bare)) return null;
+  try {
+    const url = new URL(bare);
+    return SCHEMES.has(url.protocol) && (url.hostname || (url.protocol === "mailto:" && url.pathname)) ? url : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Where an address leads, for people. */
+const host = (url) => (url.protocol === "mailto:" ? decodeURIComponent(url.pathname) : url.hostname.replace(/^www\./, ""));
+
+// ---------------------------------------------------------------------------------------------------- drawing
+
+// Signs of our own in what smd is fed (private use, gone before anything is drawn).
+const BREAK_SPACES = "\uE000", BREAK_BACKSLASH = "\uE001", BRACKET = "\uE002", PARENTHESIS = "\uE003";
+const OURS = /[\uE000-\uE003]/g;
+const AS_CODE = { [BREAK_SPACES]: "  ", [BREAK_BACKSLASH]: "\\", [BRACKET]: "\\[", [PARENTHESIS]: "\\(" };
+const AS_TEXT = { [BREAK_SPACES]: "", [BREAK_BACKSLASH]: "", [BRACKET]: "[", [PARENTHESIS]: "(" };
+const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00A0" };
+
+const TAGS = {
+  [smd.PARAGRAPH]: "p", [smd.BLOCKQUOTE]: "blockquote", [smd.LIST_UNORDERED]: "ul", [smd.LIST_ORDERED]: "ol", [smd.LIST_ITEM]: "li",
+  [smd.HEADING_1]: "h1", [smd.HEADING_2]: "h2", [smd.HEADING_3]: "h3", [smd.HEADING_4]: "h4", [smd.HEADING_5]: "h5", [smd.HEADING_6]: "h6",
+  [smd.ITALIC_AST]: "em", [smd.ITALIC_UND]: "em", [smd.STRONG_AST]: "strong", [smd.STRONG_UND]: "strong", [smd.STRIKE]: "del",
+  [smd.CODE_INLINE]: "code",
+};
+const BLOCKS = new Set([
+  smd.PARAGRAPH, smd.BLOCKQUOTE, smd.LIST_UNORDERED, smd.LIST_ORDERED, smd.CODE_BLOCK, smd.CODE_FENCE, smd.TABLE, smd.EQUATION_BLOCK,
+  smd.HEADING_1, smd.HEADING_2, smd.HEADING_3, smd.HEADING_4, smd.HEADING_5, smd.HEADING_6,
+]);
+const CODE = new Set([smd.CODE_BLOCK, smd.CODE_FENCE, smd.CODE_INLINE]);
+
+const make = (tag, text) => {
+  const node = document.createElement(tag);
+  if (text) node.textContent = text;
+  return node;
+};
+
+/** smd's renderer: each token becomes a node, each text a text node. */
+class Drawing {
+  constructor(root) {
+    this.stack = [{ type: smd.DOCUMENT, node: root }];
+    this.cursor = make("span");
+    this.cursor.className = "cursor";
+    this.cursor.setAttribute("aria-hidden", "true");
+    this.afterBlank = false; // the line before this one was empty: what makes a list loose
+    this.hard = false; // the text before the coming line break asked for a real one
+    this.table = null;
+    root.append(this.cursor);
+    this.renderer = {
+      data: this,
+      add_token: (drawing, type) => drawing.open(type),
+      end_token: (drawing) => drawing.close(),
+      add_text: (drawing, text) => drawing.text(text),
+      set_attr: (drawing, type, value) => drawing.attribute(type, value),
+    };
+  }
+
+  get top() {
+    return this.stack[this.stack.length - 1];
+  }
+
+  /** The node that words go into. A list item's words stand in a paragraph of its own, which has space below only in a loose list. */
+  get words() {
+    const { type, node } = this.top;
+    if (type !== smd.LIST_ITEM && type !== smd.BLOCKQUOTE && type !== smd.DOCUMENT) return node;
+    let last = this.lastOf(node);
+    if (last?.tagName !== "P" || last.dataset.own) last = this.put(node, make("p"));
+    return last;
+  }
+
+  lastOf(node) {
+    return node.lastChild === this.cursor ? this.cursor.previousSibling : node.lastChild;
+  }
+
+  put(parent, node) {
+    parent.insertBefore(node, this.cursor.parentNode === parent ? this.cursor : null);
+    return node;
+  }
+
+  open(type) {
+    let node;
+    const above = this.top;
+    if (BLOCKS.has(type) && above.type === smd.LIST_ITEM && this.afterBlank && this.lastOf(above.node)) above.list.classList.add("loose");
+    switch (type) {
+      case smd.LINE_BREAK:
+        // A line's end is a space, as in Streamlit, unless two spaces or a backslash stand before it.
+        if (this.afterBlank && above.type === smd.LIST_ITEM) {
+          above.list.classList.add("loose");
+          this.put(above.node, make("p"));
+        } else if (this.hard) this.put(this.words, make("br"));
+        else this.text(" ");
+        this.hard = false;
+        node = make("span");
+        break;
+      case smd.RULE:
+        node = this.put(above.node, make("hr"));
+        break;
+      case smd.LINK:
+        // "[Your Name]" is words until an address follows.
+        node = this.put(this.words, make("span", "["));
+        break;
+      case smd.IMAGE:
+        node = this.put(this.words, make("span", "!["));
+        break;
+      case smd.RAW_URL:
+        node = this.put(this.words, make("span"));
+        break;
+      case smd.EQUATION_BLOCK:
+      case smd.EQUATION_INLINE:
+        node = this.put(this.words, make("span"));
+        break;
+      case smd.CHECKBOX:
+        node = this.put(this.words, make("input"));
+        node.type = "checkbox";
+        node.disabled = true;
+        above.node.classList.add("task");
+        break;
+      case smd.CODE_BLOCK:
+      case smd.CODE_FENCE:
+        node = this.put(above.node, make("pre")).appendChild(make("code"));
+        break;
+      case smd.TABLE: {
+        const scroller = this.put(above.node, make("div"));
+        scroller.className = "table";
+        node = scroller.appendChild(make("table"));
+        this.table = { node, rows: 0, align: [] };
+        break;
+      }
+      case smd.TABLE_ROW:
+        node = (this.table.rows < 2 ? above.node.appendChild(make(this.table.rows ? "tbody" : "thead")) : above.node.lastChild).appendChild(make("tr"));
+        this.table.rows += 1;
+        break;
+      case smd.TABLE_CELL:
+        node = above.node.appendChild(make(this.table.rows > 1 ? "td" : "th"));
+        node.style.textAlign = this.table.align[above.node.children.length - 1] ?? "";
+        break;
+      case smd.LIST_ITEM:
+        if (this.afterBlank && above.node.children.length) above.node.classList.add("loose");
+        node = this.put(above.node, make("li"));
+        break;
+      default: {
+        const block = BLOCKS.has(type);
+        node = this.put(block ? above.node : this.words, make(TAGS[type] ?? "span"));
+        if (block && type === smd.PARAGRAPH) node.dataset.own = "1";
+      }
+    }
+    this.stack.push({ type, node, list: type === smd.LIST_ITEM ? above.node : null });
+  }
+
+  close() {
+    const { type, node, address, refused } = this.stack.pop();
+    if (type === smd.TABLE) this.table = null;
+    if (type === smd.LINK && !address) node.append(refused ?? "]");
+    if (type === smd.LINK && address) this.sayHost(node, address);
+    if (type === smd.IMAGE && !address) node.append("]");
+  }
+
+  text(text) {
+    const { type } = this.top;
+    if (CODE.has(type)) text = text.replace(OURS, (sign) => AS_CODE[sign]);
+    else {
+      if (type === smd.TABLE || type === smd.TABLE_ROW) return;
+      this.hard = text.endsWith(BREAK_SPACES) || text.endsWith(BREAK_BACKSLASH);
+      text = text.replace(OURS, (sign) => AS_TEXT[sign]);
+      if (text.includes("&")) text = text.replace(/&(?:(amp|lt|gt|quot|apos|nbsp)|#(\d{1,7})|#x([0-9a-f]{1,6}));/gi, entity);
+    }
+    if (!text) return;
+    const words = this.words;
+    const last = this.lastOf(words);
+    if (last?.tagName === "INPUT") text = ` ${text.trimStart()}`;
+    if (last?.nodeType === Node.TEXT_NODE) last.appendData(text);
+    else this.put(words, document.createTextNode(text));
+    if (this.cursor.parentNode !== words) words.append(this.cursor);
+  }
+
+  attribute(type, value) {
+    const top = this.top;
+    if (type === smd.HREF && top.type === smd.LINK) this.lead(top, value);
+    else if (type === smd.HREF && top.type === smd.RAW_URL) this.leadRaw(top, value);
+    else if (type === smd.SRC && top.type === smd.IMAGE) {
+      const words = top.node.textContent.slice(2).trim().replace(/\s+/g, " ");
+      top.node.textContent = words ? `[image not loaded: ${words}]` : "[image not loaded]";
+      top.address = value;
+    } else if (type === smd.CHECKED) top.node.checked = true;
+    else if (type === smd.START && /^\d{1,9}$/.test(value)) top.node.setAttribute("start", value);
+  }
+
+  lead(top, value) {
+    const url = target(value.replace(OURS, ""));
+    if (!url) {
+      top.refused = `](${value})`;
+      return;
+    }
+    top.node.firstChild.deleteData(0, 1); // the bracket
+    top.address = url;
+    top.node = this.anchor(top.node, url);
+  }
+
+  leadRaw(top, value) {
+    const written = top.node.textContent;
+    const end = written.replace(/[.,;:!?'"*_~)\]>]+$/, "").length; // what ends a sentence or closes a bracket is not the address
+    const url = target(written.slice(0, end));
+    if (!url) return;
+    const rest = written.slice(end);
+    top.node.textContent = written.slice(0, end);
+    const anchor = this.anchor(top.node, url);
+    if (rest) anchor.after(rest);
+    top.node = anchor;
+  }
+
+  anchor(node, url) {
+    const anchor = make("a");
+    anchor.href = url.href;
+    anchor.title = host(url);
+    anchor.target = "_blank";
+    anchor.rel = "noopener noreferrer nofollow";
+    anchor.append(...node.childNodes);
+    node.replaceWith(anchor);
+    return anchor;
+  }
+
+  sayHost(node, url) {
+    const shown = host(url);
+    if (!node.textContent.toLowerCase().includes(shown.toLowerCase())) node.after(` (${shown})`);
+  }
+
+  /** A table's second line says how its columns stand. */
+  align(line) {
+    if (this.table?.rows !== 1 || !/^[\s|:-]*-[\s|:-]*$/.test(line)) return;
+    const columns = line.trim().replace(/^\||\|$/g, "").split("|").map((column) => column.trim());
+    this.table.align = columns.map((c) => (c.endsWith(":") ? (c.startsWith(":") ? "center" : "right") : c.startsWith(":") ? "left" : ""));
+    [...this.table.node.querySelectorAll("th")].forEach((cell, n) => (cell.style.textAlign = this.table.align[n] ?? ""));
+  }
+}
+
+function entity(written, name, decimal, hexadecimal) {
+  if (name) return ENTITIES[name.toLowerCase()];
+  const code = decimal ? parseInt(decimal, 10) : parseInt(hexadecimal, 16);
+  return code > 0 && code <= 0x10ffff && !(code >= 0xd800 && code <= 0xdfff) ? String.fromCodePoint(code) : "\uFFFD";
+}
+
+// ---------------------------------------------------------------------------------------------------- reading
+
+const PUNCTUATION = /[!-/:-@[-`{-~]/;
+const WORD = /[\p{L}\p{N}]/u;
+const PLACES_OF_BREAKS = new Set([
+  smd.PARAGRAPH, smd.LIST_ITEM, smd.ITALIC_AST, smd.ITALIC_UND, smd.STRONG_AST, smd.STRONG_UND, smd.STRIKE, smd.LINK,
+]);
+
+/**
+ * Feeds smd, and puts right what it reads otherwise than Streamlit does: a single dollar is money, underscores within words
+ * are underscores, `\(` and `\[` are brackets, formulas between `$$` stay as written, two spaces end a line.
+ * What can't be told yet at the end of a message is held until the next character comes.
+ */
+class Reader {
+  constructor(drawing) {
+    this.drawing = drawing;
+    this.parser = smd.parser(drawing.renderer);
+    this.ready = "";
+    this.held = ""; // a run of one of: backslash, underscore, dollar, space
+    this.before = ""; // the character before the run
+    this.last = "";
+    this.line = "";
+    this.formula = false;
+    this.skipped = false; // an empty line that smd has not been told of yet
+    this.prefix = ""; // the beginning of the line after it
+  }
+
+  write(text) {
+    for (const char of text) this.take(char);
+    this.flush();
+  }
+
+  end() {
+    if (this.prefix) this.decide();
+    this.release("\n");
+    this.flush();
+    smd.parser_end(this.parser);
+  }
+
+  get tooDeep() {
+    return this.parser.len >= DEEPEST;
+  }
+
+  take(char) {
+    if (char !== " " && !this.line.trim()) {
+      if (char === "\n" && this.itemIndent !== null) return this.skip();
+      this.indentFence(char);
+    }
+    if (this.skipped && (this.prefix || (char !== " " && char !== "\n"))) return this.afterSkip(char);
+    if (this.held && !(char === this.held[0] && char !== "\\")) {
+      if (this.release(char)) return this.note(char);
+    }
+    if (char === "\\" || char === "_" || char === "$" || char === " ") {
+      if (!this.held) this.before = this.last;
+      this.held += char;
+    } else if (this.formula && PUNCTUATION.test(char)) this.ready += literal(char);
+    else this.ready += char;
+    this.note(char);
+  }
+
+  note(char) {
+    this.last = char;
+    if (char !== "\n") {
+      this.line += char;
+      return;
+    }
+    this.flush();
+    const blank = !this.line.trim();
+    if (blank) this.formula = false;
+    this.drawing.align(this.line);
+    this.drawing.afterBlank = blank;
+    this.line = "";
+  }
+
+  /** An empty line within a list: whether it ends the item is known when the next line begins. */
+  skip() {
+    this.held = this.line = "";
+    this.last = "\n";
+    this.formula = false;
+    this.skipped = this.drawing.afterBlank = true;
+  }
+
+  /**
+   * The line after an empty one within a list. Streamlit keeps the item open when the line is indented like the item's words,
+   * and ends all lists when it is not; smd ends one level, whatever the line is. So it is told as many empty lines as it takes.
+   */
+  afterSkip(char) {
+    this.prefix += char;
+    if (/^(?:[-*+]|\d{1,9}[.)]?)$/.test(this.prefix)) return; // may become an item's mark
+    this.decide();
+  }
+
+  decide() {
+    const inner = this.itemIndent;
+    const { parser, prefix } = this;
+    const outer = parser.spaces[parser.tokens.indexOf(smd.LIST_ITEM)];
+    if (inner !== null && this.line.length < inner) this.ready += this.line.length < outer && !/^(?:[-*+]|\d{1,9}[.)]) /.test(prefix) ? "\n\n\n" : "\n";
+    this.flush();
+    this.skipped = false;
+    this.prefix = "";
+    for (const char of prefix) this.take(char);
+  }
+
+  /** Within a list, smd ends a fence at an empty line and loses nested ones: it is given the indent that it expects. */
+  indentFence(char) {
+    const { parser } = this;
+    if (parser.tokens[parser.len] !== smd.CODE_FENCE) return;
+    let all = 0, own = 0;
+    for (let level = 1; level <= parser.len; level += 1) if (parser.tokens[level] === smd.LIST_ITEM) all += own = parser.spaces[level];
+    if (own && (char === "\n" || this.line.length >= own)) this.held = " ".repeat(all + Math.max(0, this.line.length - own));
+  }
+
+  /** How far the words of the innermost open list item are indented; null outside of lists and within code. */
+  get itemIndent() {
+    this.flush();
+    const { parser } = this;
+    if (CODE.has(parser.tokens[parser.len])) return null;
+    for (let level = parser.len; level > 0; level -= 1) if (parser.tokens[level] === smd.LIST_ITEM) return parser.spaces[level];
+    return null;
+  }
+
+  /** What is held, now that the next character is known. True when that character is used up with it. */
+  release(next) {
+    const run = this.held;
+    this.held = "";
+    if (!run) return false;
+    if (run[0] === " ") {
+      this.flush();
+      if (next === "\n" && run.length > 1 && PLACES_OF_BREAKS.has(this.parser.token)) this.ready += BREAK_SPACES;
+      else this.ready += run;
+      return false;
+    }
+    this.flush();
+    if (this.inCode) {
+      this.ready += run;
+      return false;
+    }
+    if (run[0] === "_") this.ready += this.formula || (WORD.test(this.before) && WORD.test(next)) ? "\\_".repeat(run.length) : run;
+    else if (run[0] === "$") {
+      this.ready += "\\$".repeat(run.length);
+      if (run.length === 2) this.formula = !this.formula;
+    } else if (this.formula) this.ready += "\\\\";
+    else if (next === "\n" && PLACES_OF_BREAKS.has(this.parser.token)) this.ready += BREAK_BACKSLASH;
+    else if (next === "[" || next === "(") {
+      this.ready += next === "[" ? BRACKET : PARENTHESIS;
+      return true;
+    } else if (PUNCTUATION.test(next)) {
+      this.ready += `\\${next}`;
+      return true;
+    } else this.ready += "\\\\";
+    return false;
+  }
+
+  /** Code, or an address: nothing in it is markdown. */
+  get inCode() {
+    const { parser } = this;
+    if (parser.token === smd.RAW_URL || parser.token === smd.MAYBE_URL || parser.pending.startsWith("](")) return true;
+    return CODE.has(parser.tokens[parser.len]) || parser.pending[0] === "`" || (parser.indent_len >= 4 && parser.token === smd.DOCUMENT);
+  }
+
+  flush() {
+    if (this.ready) smd.parser_write(this.parser, this.ready);
+    this.ready = "";
+  }
+}
+
+const literal = (char) => (char === "[" ? BRACKET : char === "(" ? PARENTHESIS : `\\${char}`);
+
+// ---------------------------------------------------------------------------------------------------- the socket
+
+const points = (text) => {
+  let count = 0;
+  for (const _ of text) count += 1;
+  return count;
+};
+
+/** The page's one socket. It outlives the component, which the page may take away and put back in one run. */
+class Line {
+  static open = new Map();
+  static losses = 0; // over all channels: a right that has ended makes each new channel fail as the one before
+
+  static at(url, heir) {
+    const known = Line.open.get(url) ?? new Line(url, heir);
+    clearTimeout(known.leaving);
+    return known;
+  }
+
+  constructor(url, heir) {
+    this.url = url;
+    this.views = new Set();
+    this.stops = new Set();
+    this.failures = 0;
+    this.answer = heir ?? { id: null, text: "", at: 0, ended: false, ends: 0 };
+    Line.open.set(url, this);
+    this.connect();
+  }
+
+  connect() {
+    clearTimeout(this.timer);
+    const socket = (this.socket = new WebSocket(location.origin.replace(/^http/, "ws") + this.url));
+    socket.onopen = () => {
+      this.greet();
+      for (const id of this.stops) this.send({ stop: id });
+      this.timer = setTimeout(() => ((this.failures = 0), (Line.losses = 0)), 5_000);
+    };
+    socket.onmessage = (event) => this.hear(JSON.parse(event.data));
+    socket.onclose = (event) => socket === this.socket && this.closed(event.code);
+  }
+
+  /** Say what is here, so that nothing comes twice: also when nothing is shown, or the server would wait with what comes next. */
+  greet() {
+    const wanted = [...this.views].map((view) => view.id).find(Boolean) ?? this.answer.id;
+    this.send({ id: wanted, at: wanted === this.answer.id ? this.answer.at : 0 });
+  }
+
+  send(words) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(words));
+  }
+
+  hear({ id, at, add, end }) {
+    this.failures = Line.losses = 0;
+    if (id !== this.answer.id) {
+      if (!end && at !== 0) return this.send({ id, at: 0 });
+      this.answer = { id, text: "", at: 0, ended: false, ends: 0 };
+    }
+    const { answer } = this;
+    if (end) {
+      answer.ended = true;
+      this.stops.delete(id);
+    } else {
+      if (at > answer.at) return this.send({ id, at: answer.at });
+      const fresh = at < answer.at ? [...add].slice(answer.at - at).join("") : add;
+      answer.text += fresh;
+      answer.at += points(fresh);
+    }
+    for (const view of this.views) view.draw();
+  }
+
+  stop(id) {
+    this.stops.add(id); // said again after a break, until the end has come
+    this.send({ stop: id });
+  }
+
+  closed(code) {
+    clearTimeout(this.timer);
+    if (code === REPLACED || !this.views.size) return;
+    if (LOST_CODES.has(code)) return this.lost();
+    const wait = Math.min(15_000, 250 * 2 ** this.failures++);
+    this.timer = setTimeout(() => this.connect(), wait * (0.75 + Math.random() / 2));
+  }
+
+  /** Ask the script for another channel: at once the first time, then at ever longer intervals, so that a right that has ended never makes a storm. */
+  lost() {
+    const wait = Line.losses ? Math.min(60_000, 1_000 * 2 ** Line.losses) : 50;
+    Line.losses += 1;
+    this.timer = setTimeout(() => {
+      for (const view of this.views) view.lost(this.url);
+      if (this.views.size) this.lost();
+    }, wait);
+  }
+
+  join(view) {
+    this.views.add(view);
+  }
+
+  leave(view) {
+    this.views.delete(view);
+    if (this.views.size) return;
+    this.leaving = setTimeout(() => {
+      clearTimeout(this.timer);
+      Line.open.delete(this.url);
+      this.socket.close();
+    }, 5_000);
+    this.forget = null;
+  }
+
+  /** A laptop that wakes, a network that comes back: do not wait out the pause. */
+  static retry() {
+    for (const line of Line.open.values()) {
+      if (line.socket.readyState === WebSocket.CLOSED && line.failures && line.views.size) line.connect();
+    }
+  }
+}
+
+addEventListener("online", () => Line.retry());
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && Line.retry());
+
+// ---------------------------------------------------------------------------------------------------- the view
+
+/** One place on the page where an answer is drawn. */
+class View {
+  constructor(root) {
+    this.id = null;
+    this.box = make("div");
+    this.box.className = "live";
+    this.box.hidden = true;
+    this.body = make("div");
+    this.body.className = "answer";
+    this.row = make("div");
+    this.row.className = "row";
+    this.button = make("button");
+    this.button.type = "button";
+    const square = make("i");
+    square.setAttribute("aria-hidden", "true");
+    this.label = make("span", "Stop");
+    this.button.append(square, this.label);
+    this.button.addEventListener("click", () => this.stop());
+    this.note = make("small");
+    this.row.append(this.button, this.note);
+    this.status = make("div");
+    this.status.className = "vh";
+    this.status.setAttribute("role", "status");
+    this.status.setAttribute("aria-live", "polite");
+    this.box.append(this.body, this.row);
+    root.append(this.box, this.status);
+    root.adoptedStyleSheets = [sheet];
+    this.scroller = scrollerOf(root.host ?? root);
+    this.atBottom = true;
+    this.onScroll = () => (this.atBottom = this.scroller.scrollHeight - this.scroller.scrollTop - this.scroller.clientHeight < 12);
+    if (this.scroller) {
+      this.onScroll();
+      this.scroller.addEventListener("scroll", this.onScroll, { passive: true });
+    }
+  }
+
+  show(data, trigger) {
+    this.trigger = trigger;
+    this.writing = String(data.writing ?? "");
+    if (this.line?.url !== data.stream_url) {
+      const heir = this.line?.answer;
+      this.line?.leave(this);
+      this.line = Line.at(data.stream_url, heir);
+      this.line.join(this);
+    }
+    if (data.id !== this.id) this.begin(data.id);
+    this.say();
+    this.draw();
+  }
+
+  begin(id) {
+    this.id = id;
+    this.drawn = 0;
+    this.ended = this.stopping = this.plain = false;
+    this.body.replaceChildren();
+    this.box.hidden = id === null;
+    if (id === null) return;
+    this.drawing = new Drawing(this.body);
+    this.reader = new Reader(this.drawing);
+    this.box.setAttribute("aria-busy", "true");
+    this.button.removeAttribute("aria-disabled");
+    this.label.textContent = "Stop";
+    this.status.textContent = "Answer started";
+  }
+
+  say() {
+    if (this.id) this.note.textContent = this.ended ? "" : `${this.writing} is ${this.drawn ? "writing" : "thinking"}`;
+  }
+
+  draw() {
+    const { answer } = this.line;
+    if (this.id === null || answer.id !== this.id || this.ended) return;
+    const fresh = answer.text.slice(this.drawn);
+    if (fresh) {
+      const first = !this.drawn;
+      this.drawn = answer.text.length;
+      this.put(fresh, answer.text);
+      if (first) this.say();
+      if (this.atBottom) this.follow();
+    }
+    if (answer.ended) this.end(answer);
+  }
+
+  put(fresh, whole) {
+    try {
+      if (!this.plain && whole.length <= LONGEST && !this.reader.tooDeep) return this.reader.write(fresh);
+    } catch (error) {
+      console.error("The answer is shown as plain text from here on.", error);
+    }
+    if (!this.plain) {
+      this.plain = true;
+      const text = make("pre", whole);
+      text.className = "plain";
+      this.body.replaceChildren(text);
+    } else this.body.firstChild.append(fresh);
+  }
+
+  end(answer) {
+    this.ended = true;
+    if (!this.plain) {
+      this.reader.end();
+      this.drawing.cursor.remove();
+    }
+    this.box.setAttribute("aria-busy", "false");
+    this.status.textContent = this.stopping ? "Answer stopped" : "Answer finished";
+    this.button.setAttribute("aria-disabled", "true");
+    this.say();
+    if (answer.ends++ < MOST_ENDS) this.trigger("end", answer.id);
+  }
+
+  stop() {
+    if (this.stopping || this.ended || this.id === null) return;
+    this.stopping = true;
+    this.button.setAttribute("aria-disabled", "true"); // not disabled: the focus would be lost
+    this.label.textContent = "Stopping";
+    this.line.stop(this.id);
+  }
+
+  lost(url) {
+    this.trigger("lost", url);
+  }
+
+  /** Whoever reads the end goes on seeing the end; whoever scrolled up stays where they are. */
+  follow() {
+    if (this.following || !this.scroller) return;
+    this.following = requestAnimationFrame(() => {
+      this.following = 0;
+      if (this.atBottom) this.scroller.scrollTop = this.scroller.scrollHeight;
+    });
+  }
+
+  leave() {
+    this.scroller?.removeEventListener("scroll", this.onScroll);
+    this.line?.leave(this);
+    this.line = null;
+  }
+}
+
+/** What scrolls the page: Streamlit's main part, under a name that depends on whether a composer is there. */
+function scrollerOf(node) {
+  for (let at = node.parentElement; at; at = at.parentElement) if (/auto|scroll/.test(getComputedStyle(at).overflowY)) return at;
+  return null;
+}
+
+const views = new WeakMap();
+
+export default function ({ parentElement, data, setTriggerValue }) {
+  let view = views.get(parentElement);
+  if (!view) views.set(parentElement, (view = new View(parentElement)));
+  view.show(data, setTriggerValue);
+  return () => {
+    views.delete(parentElement);
+    view.leave();
+  };
+}

@@ -1,0 +1,74 @@
+"""The answer being written, on the page: a component that reads the page's socket and draws the words as they come.
+
+Streamlit would redraw the page for each word. This component is drawn once, hears from the server itself (`sockets`), and
+asks for one rerun of its fragment when the answer has ended; then the page draws the finished answer in the same place.
+
+Its program is served by a route of ours and only named in the page: Streamlit sends a component's inline code again with
+each run, and that would be the larger part of what an answer costs on the wire.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from streamlit import config
+
+from chatpro.web.headers import FOREVER
+
+_HERE = Path(__file__).parent
+_FILES = {
+    "live.js": "text/javascript; charset=utf-8",
+    "live.css": "text/css; charset=utf-8",
+    "vendor/streaming-markdown/smd.js": "text/javascript; charset=utf-8",
+}
+_BODIES = {name: (_HERE / name).read_bytes() for name in _FILES}
+_VERSION = hashlib.sha256(b"\0".join(_BODIES.values())).hexdigest()[:16]
+
+
+def base_path() -> str:
+    """Where the app hangs behind a proxy that gives it a folder (`server.baseUrlPath`): nothing, or /folder."""
+    path = (config.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{path}" if path else ""
+
+
+async def _serve(request: Request) -> Response:
+    name = request.path_params["name"]
+    if request.path_params["version"] != _VERSION or name not in _FILES:
+        return Response("Not found.", 404, media_type="text/plain")
+    return Response(_BODIES[name], headers={"content-type": _FILES[name], "cache-control": FOREVER})
+
+
+MODULES = tuple(f"{base_path()}/live/{_VERSION}/{name}" for name in _FILES if name.endswith(".js"))
+"""For `Headers(preload=…)`: the browser fetches them while Streamlit starts, so that the first word need not wait."""
+route = Route(f"{base_path()}/live/{{version}}/{{name:path}}", _serve)
+
+_component = st.components.v2.component(
+    "chatpro_live_answer",
+    # The line break tells Streamlit that this is code and not a file's name.
+    js=f'const live = await import(new URL("{MODULES[0]}", location.origin));\nexport default live.default;',
+)
+
+
+def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Callable[[], None], key: str = "live") -> None:
+    """Draw the answer that this page's channel watches, or nothing but the open socket when there is none.
+
+    Call it in a fragment, on every run of the page, also while nothing is written: the socket must be there before the first
+    word. `writing` is the model's title. `on_end` is called once when the answer has ended; the fragment runs after it.
+    The fragment also runs when the channel is unknown or was closed: renew it (`Sockets.renewed`) at its beginning.
+    """
+    _component(
+        key=key,
+        data={"stream_url": f"{base_path()}/ws/page/{channel}", "keep": True, "id": answer_id, "writing": writing},
+        on_end_change=on_end,
+        on_lost_change=_nothing,
+    )
+
+
+def _nothing() -> None:
+    """The rerun is all that is wanted."""
