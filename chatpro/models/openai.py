@@ -312,6 +312,7 @@ class OpenAISource:
         self._list_trouble: str | None = None
         self._answer_trouble: str | None = None
         self._shutdown: date | None = None
+        self._unlisted = False
         self._gone: dict[str, float] = {}
         self._watching: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -344,13 +345,14 @@ class OpenAISource:
     async def _watch(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(ASK_AGAIN_SECONDS if self._list_trouble else ASK_DAILY_SECONDS):
+                async with asyncio.timeout(ASK_AGAIN_SECONDS if self._list_trouble and not self._unlisted else ASK_DAILY_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
             await self._ask()
 
     async def _ask(self) -> None:
         """Ask what is offered and choose. A list that can't be had leaves a known model in place: answers may still work."""
+        self._unlisted = False
         try:
             async with asyncio.timeout(self._settings.connect_seconds):
                 response = await self._client.models.with_raw_response.list()
@@ -418,6 +420,7 @@ class OpenAISource:
         if 300 <= error.status_code < 400:
             return f"{self._host} redirects to another address, where the key is not sent. Put the final address into OPENAI_BASE_URL."
         if error.status_code in (404, 405, 501) and self._settings.openai_base_url is not None:
+            self._unlisted = True
             if self._model is None:
                 self._use(self._settings.models[0])
             return f"{self._host} has no list of models ({error.status_code}), so {self._settings.models[0]} is used unchecked. Is OPENAI_BASE_URL right?"
