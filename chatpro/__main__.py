@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
+import signal
 import socket
 import sys
 
@@ -41,14 +43,19 @@ def _check_port(settings: config.Settings) -> None:
 
 
 def _run(settings: config.Settings) -> int:
-    """Become the server: the process id stays, so signals reach it."""
+    """Become the server: the same process, so that its id stays and signals reach it.
+
+    uvicorn closes everything in order on SIGTERM and then sends the signal on to whoever handled it before. Unhandled, that
+    would end an orderly stop as a killed process, and a process manager would report a crash.
+    """
     print(f"{settings.product_name} starts …", flush=True)
-    command = [sys.executable, "-m", "streamlit", "run", str(config.ROOT / "app.py")]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     options = {"server.address": settings.host, "server.port": settings.port, "server.headless": "true", "server.fileWatcherType": "none"}
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
     os.chdir(config.ROOT)
-    os.execv(sys.executable, command)
+    sys.argv = ["streamlit", "run", str(config.ROOT / "app.py"), *(f"--{name}={value}" for name, value in options.items())]
+    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+    return 0
 
 
 if __name__ == "__main__":
