@@ -74,6 +74,7 @@ class Copy:
         self._lock = threading.RLock()
         self._con: duckdb.DuckDBPyConnection | None = None
         self._closed = False
+        self._failures = 0
         self._open()
 
     # --- carrying over ----------------------------------------------------------------------------------------------
@@ -141,7 +142,8 @@ class Copy:
             self._let_go()
 
     def _use(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Run one piece of work in a transaction of its own. After a failure the file is opened again, and made anew where it is damaged."""
+        """Run one piece of work in a transaction of its own. After a failure the file is opened again; after a second one in a row it is made anew,
+        because damage inside a file shows only where it is read."""
         with self._lock:
             if self._closed:
                 raise StoreUnavailable("The figures are closed.")
@@ -152,10 +154,16 @@ class Copy:
                 self._con.begin()
                 result = work(self._con)
                 self._con.commit()
+                self._failures = 0
                 return result
             except duckdb.Error as error:
-                log.error("The copy for figures failed (%s); it is opened again.", type(error).__name__)
+                self._failures += 1
+                log.error(
+                    "The copy for figures failed (%s). It is %s.", type(error).__name__, "opened again" if self._failures == 1 else "made anew from the store"
+                )
                 self._let_go()
+                if self._failures > 1:
+                    self._delete()
                 raise StoreUnavailable(FIGURES_BROKE) from None
             except BaseException:
                 with contextlib.suppress(duckdb.Error):
@@ -168,7 +176,7 @@ class Copy:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._con = self._connect()
         except duckdb.Error as error:
-            if "lock" in str(error).lower():
+            if "set lock on file" in str(error):
                 # Held, not damaged: deleting it now would take it from under another process.
                 raise StoreInUse(str(self._path), None) from None
             log.warning("The copy for figures can't be opened (%s). It is made anew from the store.", type(error).__name__)

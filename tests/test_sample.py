@@ -1,0 +1,253 @@
+"""The sample people: consistent with themselves to the token, made once, and never outside demo mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from chatpro import sample
+from chatpro.config import Settings
+from chatpro.domain.accounts import PlanState, Role, consents_to, grant_at
+from chatpro.domain.allowance import cycle_at, warnings_due
+from chatpro.domain.chats import AnswerState, conversation, readable_since
+from chatpro.domain.disputes import first_broken
+from chatpro.storage import Unit
+from chatpro.storage.duckdb import DuckStore
+
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+ALL_DAYS = NOW - timedelta(days=3_650)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckStore]:
+    """A store with the sample people and seven load-test accounts; the tests of this file only read it."""
+    filled = DuckStore(tmp_path_factory.mktemp("demo") / "chatpro.duckdb", memory="256MB", threads=1)
+    sample.fill(filled, Settings(sample_accounts=7), NOW)
+    yield filled
+    filled.close()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[DuckStore]:
+    fresh = DuckStore(tmp_path / "demo" / "chatpro.duckdb", memory="256MB", threads=1)
+    yield fresh
+    fresh.close()
+
+
+def used_now(rows: Unit, subject: str) -> float:
+    """The share of the allowance that somebody has used in the current cycle."""
+    account = rows.account_by_subject("sample", subject)
+    assert account is not None
+    anchor = rows.anchor(account.id)
+    assert anchor is not None
+    return rows.standing(account.id, cycle_at(anchor, NOW).starts_at, 200_000).used / 200_000
+
+
+def test_the_counters_are_what_the_ledger_says(store: DuckStore) -> None:
+    """Receipts sum to the meter for every made-up person and cycle."""
+    assert store.read(lambda rows: rows.counters_that_differ()) == []
+    assert store.read(lambda rows: rows.pending_past(NOW + timedelta(days=1))) == []
+
+
+def test_each_state_of_the_plan_and_each_role_has_somebody(store: DuckStore) -> None:
+    """A visitor can sign in as every kind of person there is."""
+
+    def work(rows: Unit) -> tuple[dict[str, PlanState], dict[str, bool], set[Role]]:
+        people = {a.subject: a for a in rows.sample_accounts()}
+        states = {name: grant_at(rows.entitlements(a.id), NOW).state for name, a in people.items()}
+        yes = {name: consents_to(1, rows.consents(a.id)) for name, a in people.items()}
+        assert all(a.sample and a.issuer == "sample" for a in people.values())
+        return states, yes, {role for a in people.values() for role in a.roles}
+
+    states, yes, roles = store.read(work)
+
+    assert roles == set(Role)
+    assert (states["mara"], states["tomas"], states["nia"], states["hal"], states["lea"]) == (
+        PlanState.HAS, PlanState.HAS, PlanState.NEVER, PlanState.HAD, PlanState.HAS,
+    )  # fmt: skip
+    assert (yes["mara"], yes["lea"]) == (True, False)
+
+
+def test_the_meters_stand_where_they_are_told_to(store: DuckStore) -> None:
+    """Mara in the calm part, Tomás past both warnings, Greta used up; each by whole receipts."""
+
+    def work(rows: Unit) -> tuple[list[float], list[str], list[str]]:
+        tomas, greta = rows.account_by_subject("sample", "tomas"), rows.account_by_subject("sample", "greta")
+        assert tomas is not None and greta is not None
+        newest = rows.latest_cycle_starts_at(tomas.id), rows.latest_cycle_starts_at(greta.id)
+        kinds = [[w.kind for w in rows.warnings(a.id) if w.cycle_starts_at == c] for a, c in ((tomas, newest[0]), (greta, newest[1]))]
+        assert newest[1] is not None
+        assert rows.standing(greta.id, newest[1], 200_000).last_charged
+        return [used_now(rows, "mara"), used_now(rows, "tomas")], kinds[0], kinds[1]
+
+    shares, warned, used_up = store.read(work)
+
+    assert shares == [0.62, 0.97]
+    assert warned == ["75", "95"]
+    assert used_up == ["75", "95", "last_message"]
+
+
+@pytest.mark.parametrize("subject", ["mara", "tomas", "bruno", "greta"])
+def test_no_reservation_took_more_than_was_free(store: DuckStore, subject: str) -> None:
+    """Replayed in the order of time, each send left the smallest useful send free, and no charge was beyond its reservation."""
+
+    def work(rows: Unit) -> None:
+        account = rows.account_by_subject("sample", subject)
+        assert account is not None
+        used: dict[datetime, int] = {}
+        for entry in reversed(rows.usage_entries(account.id)):
+            call = rows.call(entry.answer_id)
+            assert call is not None
+            before = used.get(entry.cycle_starts_at, 0)
+            free = 0 if before + call.tokens == 200_000 else 2_000  # a last message takes all that is left
+            assert before + call.tokens <= 200_000 - free
+            assert entry.receipt.total <= call.tokens
+            assert entry.receipt.tokens_resent <= entry.receipt.tokens_in
+            used[entry.cycle_starts_at] = before + entry.receipt.total
+
+    store.read(work)
+
+
+@pytest.mark.parametrize("subject", ["mara", "hal", "aiko", "yara"])
+def test_cycles_begin_on_the_day_of_first_use(store: DuckStore, subject: str) -> None:
+    """Every entry stands in the cycle that its own time and the anchor give, and the anchor is the day of the first message."""
+
+    def work(rows: Unit) -> None:
+        account = rows.account_by_subject("sample", subject)
+        assert account is not None
+        entries, anchor = rows.usage_entries(account.id), rows.anchor(account.id)
+        assert anchor is not None
+        calls = [call for e in entries if (call := rows.call(e.answer_id))]
+        assert calls[-1].started_at.astimezone(ZoneInfo(anchor.zone)).date() == anchor.day
+        assert all(c.cycle_starts_at == cycle_at(anchor, c.started_at).starts_at for c in calls)
+
+    store.read(work)
+
+
+def test_warnings_were_given_where_usage_passed_them(store: DuckStore) -> None:
+    """For each cycle the kinds that its sum has reached, no other, and the one for a last message only where there was one."""
+
+    def work(rows: Unit) -> int:
+        given = 0
+        for account in rows.sample_accounts():
+            sums: dict[datetime, int] = {}
+            for entry in rows.usage_entries(account.id):
+                sums[entry.cycle_starts_at] = sums.get(entry.cycle_starts_at, 0) + entry.receipt.total
+            for starts_at, used in sums.items():
+                kinds = {w.kind for w in rows.warnings(account.id) if w.cycle_starts_at == starts_at}
+                assert kinds - {"last_message"} == set(warnings_due(200_000, used))
+                assert ("last_message" in kinds) == rows.standing(account.id, starts_at, 200_000).last_charged
+                given += len(kinds)
+        return given
+
+    assert store.read(work) > 10
+
+
+def test_mara_has_chats_worth_reading(store: DuckStore) -> None:
+    """At least five, in one path each, with a table, code, a list, a long title, a stopped and an interrupted answer, none past its 90 days."""
+
+    def work(rows: Unit) -> tuple[list[str], str, set[AnswerState]]:
+        mara = rows.account_by_subject("sample", "mara")
+        assert mara is not None
+        since = readable_since(NOW, 90)
+        chats = rows.chats(mara.id, since)
+        read = [rows.messages(mara.id, chat.id, since) for chat in chats]
+        assert [len(conversation(messages)) for messages in read] == [chat.messages for chat in chats]
+        states = {m.answer.state for messages in read for m in messages if m.answer}
+        assert all(m.answer.receipt for messages in read for m in messages if m.answer)
+        return [chat.title for chat in chats], "\n".join(m.text for messages in read for m in messages), states
+
+    titles, text, states = store.read(work)
+
+    assert len(titles) >= 5
+    assert max(map(len, titles)) == 60
+    assert "```python" in text and "|---|" in text and "\n1. " in text
+    assert states == {AnswerState.FINISHED, AnswerState.STOPPED, AnswerState.INTERRUPTED}
+
+
+def test_hal_wrote_nothing_after_his_plan_ended(store: DuckStore) -> None:
+    """His old chats are there to read; the last of them is older than the end."""
+
+    def work(rows: Unit) -> tuple[int, datetime]:
+        hal = rows.account_by_subject("sample", "hal")
+        assert hal is not None
+        return len(rows.chats(hal.id, readable_since(NOW, 90))), rows.usage_entries(hal.id)[0].at
+
+    chats, last = store.read(work)
+
+    assert chats == 2
+    assert last < NOW - timedelta(days=12)
+
+
+def test_at_least_ten_people_have_used_something(store: DuckStore) -> None:
+    """Or the figures of the admin page could never be shown."""
+    used = store.read(lambda rows: [a.subject for a in rows.sample_accounts() if rows.usage_entries(a.id, 1)])
+
+    assert len(used) >= 12
+
+
+def test_the_audit_chain_holds(store: DuckStore) -> None:
+    """Making the samples is on record, in the chain like everything else."""
+    entries = store.read(lambda rows: rows.audit_entries())
+
+    assert first_broken(entries) is None
+    assert [e.action for e in entries] == ["samples.made"]
+
+
+def test_nothing_is_made_twice(empty: DuckStore) -> None:
+    """A second start, also on another day, finds the samples there; more load-test accounts are added, none is taken away."""
+    sample.fill(empty, Settings(sample_accounts=3), NOW)
+    before = empty.read(lambda rows: (rows.sample_accounts(), len(rows.rows_after("usage_entries", 0, 10_000))))
+
+    sample.fill(empty, Settings(sample_accounts=5), NOW + timedelta(days=3))
+    sample.fill(empty, Settings(), NOW + timedelta(days=4))
+
+    assert empty.read(lambda rows: (rows.sample_accounts(), len(rows.rows_after("usage_entries", 0, 10_000)))) == before
+    assert [n for n in range(1, 9) if empty.read(lambda rows, n=n: rows.account_by_subject("sample", f"bench-{n}"))] == [1, 2, 3, 4, 5]
+
+
+def test_load_test_accounts_can_write_at_once(store: DuckStore) -> None:
+    """They have the plan with a very large allowance and have said yes; the sign-in page does not list them."""
+
+    def work(rows: Unit) -> None:
+        seventh = rows.account_by_subject("sample", "bench-7")
+        assert seventh is not None and seventh.roles == {Role.FREELANCER} and seventh.sample
+        entitlement = grant_at(rows.entitlements(seventh.id), NOW).entitlement
+        assert entitlement is not None and entitlement.allowance == 2_000_000_000
+        assert consents_to(1, rows.consents(seventh.id))
+        assert not [a for a in rows.sample_accounts() if a.subject.startswith("bench-")]
+
+    store.read(work)
+
+
+@pytest.mark.fault(9)
+def test_outside_demo_mode_nothing_is_made(empty: DuckStore) -> None:
+    """With sign-in configured the samples are refused loudly, even if somebody called for them."""
+    with pytest.raises(RuntimeError):
+        sample.fill(empty, Settings(auth={"provider": {}}), NOW)
+
+    assert empty.read(lambda rows: rows.sample_accounts()) == []
+
+
+@pytest.mark.parametrize("allowance", [7_500, 60_000, 1_000_000_000])
+def test_another_allowance_still_adds_up(empty: DuckStore, allowance: int) -> None:
+    """Under a smaller one everything shrinks, under a larger one nobody is near its end; the rules hold either way."""
+    sample.fill(empty, Settings(allowance_tokens=allowance), NOW)
+
+    assert empty.read(lambda rows: rows.counters_that_differ()) == []
+    entries = empty.read(lambda rows: [e for a in rows.sample_accounts() for e in rows.usage_entries(a.id)])
+    assert max(e.receipt.total for e in entries) <= min(allowance, 7_500)
+
+
+def test_ten_thousand_load_test_accounts_are_a_matter_of_seconds(empty: DuckStore) -> None:
+    """One row at a time it took a minute. The bound is wide: the machine is shared."""
+    began = time.monotonic()
+    sample.fill(empty, Settings(sample_accounts=10_000), NOW)
+
+    assert time.monotonic() - began < 10
+    assert empty.read(lambda rows: rows.account_by_subject("sample", "bench-10000")) is not None
