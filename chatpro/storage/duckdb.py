@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,22 @@ RETRY_SECONDS = 1.0
 WAITING_UNITS = 10_000
 """Units that may wait for the writer: half a minute of work. Beyond it the disk hangs, and keeping more would only eat the memory too."""
 
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+"""The log is folded into the file beyond this size. Each start has to read it again: 16 MB take 0.6 s."""
+
+CHECKPOINT_HELD_BYTES = 4 * CHECKPOINT_BYTES
+"""Beyond this, new reads wait until the ones under way are over: without a moment free of readers the log could grow for ever."""
+
+CHECKPOINT_AGAIN_SECONDS = 0.25
+CHECKPOINT_FAILED_SECONDS = 30.0
+"""When to try again after a reader was in the way, and after the disk had no room for it (each try costs an opening)."""
+
+ROOM_TO_TRY_BYTES = 1024 * 1024
+"""Free space below which the store doesn't try a full disk on its own: a tiny row may still fit, and the next answer would not."""
+
+HEADER_BYTES = 3 * 4096
+"""What a database file of the engine begins with, before its blocks."""
+
 CHECKPOINT_TRIES = 40
 """At closing, 50 ms apart: a checkpoint is refused while a reader still needs the old rows, and readers are gone after two seconds."""
 
@@ -87,6 +104,7 @@ FILE_GONE = (
     "Saving is not possible: the store's file was deleted, moved or replaced while the program runs. "
     "Put it back under its name, or stop the program and put back a whole copy."
 )
+READING_FAILS = "Reading is not possible: the store's disk reports an error."
 KEPT = " Nothing was charged; your text is still here."
 TOO_LONG = f"Reading took longer than {READ_SECONDS:g} seconds and was ended."
 
@@ -122,11 +140,14 @@ class DuckStore:
         self._head = witness.EMPTY
         self._gap: Gap | None = None
         self._problem: str | None = None
-        self._retry_at = 0.0
+        self._retry_at = self._reopen_at = 0.0
         self._free_then = 0
         self._dirty = True
         self._witness_at = 0.0
         self._witness_fails = False
+        self._log_bytes = 0
+        self._checkpoint_at = 0.0
+        self._hold_reads = False
 
         _own_folder(self._path.parent)
         self._file_lock = _FileLock(self._beside(".lock"), self._path)
@@ -218,8 +239,10 @@ class DuckStore:
             self._identity = self._identity_now()
             seen = witness.load(self._witness_path)
             self._instance = self._connect()
-            self._migrate(self._instance.writer, migrations)
+            self._check_length()
+            self._migrate(self._instance.writer, migrations, seen)
             self._count(seen)
+            self._tighten()
         except duckdb.Error as error:
             failure = self._why_not_opened(error)
         except OSError as error:
@@ -265,6 +288,9 @@ class DuckStore:
     def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
             **self._config,
+            # Never within a commit: one whose checkpoint failed would be seen by readers for a moment and then be gone.
+            "checkpoint_threshold": "1TB",
+            "auto_checkpoint_skip_wal_threshold": str(2**40),
             "temp_directory": str(self._spill),
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -274,7 +300,13 @@ class DuckStore:
         }
 
     def _connect(self) -> _Instance:
-        root = duckdb.connect(str(self._path), config=self._settings())
+        self._beside(".wal.damaged").unlink(missing_ok=True)
+        try:
+            root = duckdb.connect(str(self._path), config=self._settings())
+        except duckdb.Error as error:
+            if not self._mend_log(error):
+                raise
+            root = duckdb.connect(str(self._path), config=self._settings())
         # We checkpoint at closing ourselves, where a refusal can be seen; and never into a file that was put there by somebody else.
         root.execute("PRAGMA disable_checkpoint_on_shutdown")
         # Not among the settings above: the folder for spilling can't be named any more once this is off.
@@ -282,29 +314,60 @@ class DuckStore:
         root.execute("SET lock_configuration = true")
         return _Instance(root)
 
-    def _migrate(self, cursor: duckdb.DuckDBPyConnection, migrations: Sequence[migrate.Migration]) -> None:
-        cursor.execute(migrate.RECORD)
-        for m in migrate.pending(migrations, cursor.execute(migrate.APPLIED).fetchall()):
+    def _mend_log(self, error: duckdb.Error) -> bool:
+        """Cut a damaged log before its first bad entry, where the engine refuses it. True when that was possible.
+
+        What stood before it is saved so, the rest is lost either way, and the witness says how much. The log as it was stays beside
+        the store until the next start, for whoever wants to try more; not longer, for it holds text.
+        """
+        found = re.search(r"Corrupt WAL file: entry at byte position (\d+)", str(error))
+        if found is None:
+            return False
+        original = self._beside(".wal.damaged")
+        os.replace(self._wal, original)
+        with open(original, "rb") as damaged, open(self._wal, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as mended:
+            mended.write(damaged.read(int(found[1])))
+        log.error("The store's log is damaged: it was cut before the first bad entry. The log as it was lies beside it until the next start.")
+        return True
+
+    def _check_length(self) -> None:
+        """A file that was cut off opens all the same, and is found out only when somebody reads what is missing.
+
+        Blocks in use only: free ones at the end are counted by the engine and not there. Not while there is a log: what reading it took is in no file.
+        """
+        size, used = self._raw()("SELECT block_size, used_blocks FROM pragma_database_size()", [])[0]
+        if not self._wal.exists() and os.stat(self._path).st_size < HEADER_BYTES + size * used:
+            raise self._damaged()
+
+    def _migrate(self, cursor: duckdb.DuckDBPyConnection, migrations: Sequence[migrate.Migration], seen: Head | None) -> None:
+        if not cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'schema_migrations'").fetchall():
+            if seen is not None and (seen.ledger_count or seen.audit_count):
+                raise self._damaged()
+            cursor.execute(migrate.RECORD)
+        steps = migrate.pending(migrations, cursor.execute(migrate.APPLIED).fetchall())
+        for m in steps:
             step = f"{m.number:04}_{m.name}"
             applied = (m.number, m.name, m.sha256, self._now().astimezone(UTC).replace(tzinfo=None))
-            # The engine's own parser parts the statements: comments and strings may hold what looks like an end.
-            statements: list[Callable[[], object]] = [lambda s=s: cursor.execute(s) for s in cursor.extract_statements(m.text)]  # type: ignore[misc]
-            statements += [lambda a=applied: cursor.execute(migrate.APPLY, a), cursor.commit]  # type: ignore[misc]
-            cursor.begin()
-            for n, statement in enumerate(statements, 1):
-                migrate.fault_point(f"store.migrate:{m.number:04}:{n}")
-                try:
+            n = 0
+            try:
+                # The engine's own parser parts the statements: comments and strings may hold what looks like an end.
+                run: list[Callable[[], object]] = [partial(cursor.execute, statement) for statement in cursor.extract_statements(m.text)]
+                cursor.begin()
+                run += [partial(cursor.execute, migrate.APPLY, applied), cursor.commit]
+                for n, statement in enumerate(run, 1):
+                    migrate.fault_point(f"store.migrate:{m.number:04}:{n}")
                     statement()
-                except (duckdb.FatalException, duckdb.IOException):
+            except (duckdb.FatalException, duckdb.IOException):
+                raise
+            except duckdb.Error as error:
+                if _disk_trouble(error):
                     raise
-                except duckdb.Error as error:
-                    if _disk_trouble(error):
-                        raise
-                    log.error("step %s failed at statement %d (%s)", step, n, type(error).__name__)
-                    raise StoreDamaged(
-                        f"The store can't be brought up to this version: step {step} fails at its statement {n}. Nothing was changed."
-                    ) from error
+                log.error("step %s failed at statement %d (%s)", step, n, type(error).__name__)
+                raise StoreDamaged(f"The store can't be brought up to this version: step {step} fails at its statement {n}. Nothing was changed.") from error
             log.info("step %s applied", step)
+        if steps:
+            # Into the file itself: a log that is lost later takes entries with it, never the tables.
+            cursor.execute("CHECKPOINT")
 
     def _count(self, seen: Head | None) -> None:
         """Read where the store stands, and hold it against the witness."""
@@ -459,8 +522,11 @@ class DuckStore:
 
     def _tighten(self) -> None:
         """DuckDB makes its log anew after each checkpoint, readable by everybody. It holds plain text."""
+        self._log_bytes = 0
         with contextlib.suppress(OSError):
-            if os.stat(self._wal).st_mode & 0o077:
+            found = os.stat(self._wal)
+            self._log_bytes = found.st_size
+            if found.st_mode & 0o077:
                 os.chmod(self._wal, 0o600)
 
     # --- when the disk fails ----------------------------------------------------------------------------------------
@@ -479,19 +545,22 @@ class DuckStore:
             return 0
         return room.f_bavail * room.f_frsize
 
-    def _condemn(self, instance: _Instance, trouble: tuple[str, str]) -> None:
+    def _condemn(self, instance: _Instance, trouble: tuple[str, str] | None) -> None:
         """An instance that reported a fatal error answers nothing any more. Nobody gets it from now on; the writer closes it."""
         with self._lock:
             if self._instance is not instance:
                 return
             self._instance = None
             self._dead = instance
-            self._fail(*trouble)
+            self._reopen_at = 0.0
+            if trouble is not None:
+                self._fail(*trouble)
             self._work.notify()
 
     def _reopen(self) -> None:
         """Close everything of the dead instance (one cursor left open would bring it back as dead as it was) and open the file again."""
         failure: ChatProError | None = None
+        self._reopen_at = time.monotonic() + RETRY_SECONDS
         try:
             self._check_file()
             if not self._close_instance(self._dead):
@@ -531,21 +600,54 @@ class DuckStore:
 
     def _chores_due(self) -> float | None:
         due = [self._retry_at] if self._problem is not None else []
-        if self._dirty and self._instance is not None:
+        if self._instance is None:
+            due.append(self._reopen_at)
+            return min(due)
+        if self._dirty:
             due.append(self._witness_at)
+        if self._log_bytes >= CHECKPOINT_BYTES:
+            due.append(self._checkpoint_at)
         return min(due, default=None)
 
     def _do_chores(self) -> None:
+        if self._instance is None and time.monotonic() >= self._reopen_at:
+            with contextlib.suppress(StoreUnavailable):  # readers need it, whether or not anything can be saved
+                self._reopen()
         if self._problem is not None and time.monotonic() >= self._retry_at:
             self._probe()
         if self._dirty and self._instance is not None and time.monotonic() >= self._witness_at:
             self._write_witness()
+        if self._log_bytes >= CHECKPOINT_BYTES and self._instance is not None and time.monotonic() >= self._checkpoint_at:
+            self._fold_log(self._instance)
+
+    def _fold_log(self, instance: _Instance) -> None:
+        """Checkpoint between two units. Failing costs nobody a unit: what was acknowledged stays in the log."""
+        self._checkpoint_at = time.monotonic() + CHECKPOINT_AGAIN_SECONDS
+        try:
+            if self._log_bytes >= CHECKPOINT_HELD_BYTES:
+                with self._lock:
+                    self._hold_reads = True
+                    self._drained.wait_for(lambda: not self._reads, READ_SECONDS + 0.5)
+            self._check_file()
+            instance.writer.execute("CHECKPOINT")
+        except (duckdb.TransactionException, StoreUnavailable):
+            return
+        except duckdb.Error as error:
+            log.error("The log can't be folded into the store (%s). Saving goes on while the log has room.", type(error).__name__)
+            self._checkpoint_at = time.monotonic() + CHECKPOINT_FAILED_SECONDS
+            self._condemn(instance, None)
+        finally:
+            with self._lock:
+                self._hold_reads = False
+                self._ready.notify_all()
+        self._tighten()
 
     def _probe(self) -> None:
         """Find out by a real commit whether saving works again: while the page says that it doesn't, nobody else may try."""
-        self._retry_at = 0.0
-        with contextlib.suppress(ChatProError):
-            self._unit(lambda session: session.run("UPDATE schema_migrations SET name = name WHERE number = 1", []))
+        if self._problem != DISK_FULL or self._free() >= ROOM_TO_TRY_BYTES:
+            self._retry_at = 0.0
+            with contextlib.suppress(ChatProError):
+                self._unit(lambda session: session.run("UPDATE schema_migrations SET name = name WHERE number = 1", []))
         if self._problem is not None:
             self._retry_at = time.monotonic() + RETRY_SECONDS
 
@@ -624,7 +726,7 @@ class DuckStore:
         if os.getpid() != self._pid:
             raise StoreUnavailable(AFTER_FORK)
         with self._lock:
-            self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
+            self._ready.wait_for(lambda: (self._instance is not None and not self._hold_reads) or self._closing, READ_SECONDS)
             if self._closing:
                 raise StoreUnavailable(CLOSED)
             if self._instance is None:
@@ -712,7 +814,7 @@ class _Session:
                 try:
                     return self.cursor.execute(sql, values).fetchall()
                 except Exception as error:
-                    self._failure = self._stopped or _translated(error, sql)
+                    self._failure = self._stopped or _translated(error, sql, reading=self.deadline < float("inf"))
                     self.trouble = (_disk_trouble(error) or DISK_FAILS, type(error).__name__)
                     fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException)
                     # After a commit that failed for the disk's sake nobody knows what the engine holds in memory; opening again tells.
@@ -783,7 +885,7 @@ def _storable(value: object) -> bool:
     return True
 
 
-def _translated(error: Exception, sql: str) -> ChatProError:
+def _translated(error: Exception, sql: str, reading: bool) -> ChatProError:
     """The engine's failure in our words. A statement's own fault is a StatementFailed, all else means that the instance can't be trusted."""
     words = str(error)
     failure: ChatProError
@@ -791,8 +893,13 @@ def _translated(error: Exception, sql: str) -> ChatProError:
         failure = ReadTooLong(TOO_LONG)
     elif DUPLICATE.match(words):
         failure = DuplicateKey("A row with this key is there already.")
-    elif isinstance(error, duckdb.FatalException | duckdb.InternalException | duckdb.IOException) or _disk_trouble(error) or sql == "COMMIT":
-        failure = StoreUnavailable((_disk_trouble(error) or DISK_FAILS) + KEPT)
+    elif (
+        isinstance(error, duckdb.FatalException | duckdb.InternalException | duckdb.IOException)
+        or type(error) is duckdb.Error  # blocks whose checksum is wrong come without a class of their own
+        or _disk_trouble(error)
+        or sql == "COMMIT"
+    ):
+        failure = StoreUnavailable(READING_FAILS if reading else (_disk_trouble(error) or DISK_FAILS) + KEPT)
     else:
         failure = StatementFailed(f"A statement failed ({type(error).__name__}), so nothing of its unit of work was kept.")
     failure.__cause__ = _scrubbed(error)

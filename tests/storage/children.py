@@ -24,7 +24,7 @@ import os, sys, time
 from pathlib import Path
 from chatpro.errors import *
 from chatpro.storage import duckdb as engine
-from tests.storage.children import NOON, add_role, audited, open_store, raw, roles
+from tests.storage.children import NOON, add_role, audited, charged, open_store, raw, roles
 folder = Path(sys.argv[1])
 """
 
@@ -50,6 +50,33 @@ def roles(store: Store) -> set[str]:
 
 def audited(unit: Unit) -> int:
     return unit.append_audit("casey", "test.done", NOON).sequence
+
+
+def charged(unit: Unit) -> int:
+    """One entry of the ledger."""
+    sequence = unit._next("usage_entries")
+    facts = [
+        "casey",
+        sequence,
+        f"a{sequence}",
+        f"r{sequence}",
+        NOON,
+        "Freelancer Plus",
+        40,
+        10,
+        0,
+        "measured",
+        0,
+        "gpt-4",
+        "1",
+        90,
+        900,
+        "finished",
+        NOON,
+        20_780,
+    ]
+    unit._all(f"INSERT INTO usage_entries VALUES ({', '.join('?' * len(facts))})", *facts)
+    return sequence
 
 
 class _Child:
