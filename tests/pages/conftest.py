@@ -1,0 +1,118 @@
+"""Pages run as Streamlit runs them, in this process, on a house with the cast in it.
+
+Two ways in: a page's own file, as on a fresh server that was asked for it directly, and the main script, which knows all pages
+and can lead from one to another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import unescape
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from chatpro import bootstrap
+from chatpro.bootstrap import House
+from chatpro.config import ROOT
+from tests.cast import build_house
+
+SIGN_IN = "Choose a sample account"
+NOT_FOUND = "Not found"
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A house of this test's own, installed as the one of the process."""
+    with _installed(build_house(tmp_path)) as built:
+        yield built
+    _close(built)
+
+
+@pytest.fixture(scope="module")
+def _house_of_this_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    built = build_house(tmp_path_factory.mktemp("house"))
+    yield built
+    _close(built)
+
+
+@pytest.fixture
+def shared_house(_house_of_this_file: House) -> Iterator[House]:
+    """One house for all tests of a file that change nothing in it."""
+    with _installed(_house_of_this_file) as built:
+        yield built
+
+
+@contextmanager
+def _installed(built: House) -> Iterator[House]:
+    bootstrap.install(built)
+    try:
+        yield built
+    finally:
+        bootstrap.install(None)
+
+
+def _close(built: House) -> None:
+    built.store.close()
+    built.analytics.close()
+
+
+def page(name: str, who: str | None = None, **query: str) -> AppTest:
+    """A page's own file, run once, as this person of the cast (None: signed out)."""
+    return _run(AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=30), who, query)
+
+
+def site(name: str | None = None, who: str | None = None, **query: str) -> AppTest:
+    """The main script at the address of this page (None: at /), run once."""
+    test = AppTest.from_file(str(ROOT / "chatpro" / "web" / "router.py"), default_timeout=30)
+    if name is not None:
+        test._page_hash = calc_hash(name)  # AppTest has no address bar; a page's hash is what the browser sends in its place
+    return _run(test, who, query)
+
+
+def _run(test: AppTest, who: str | None, query: dict[str, str]) -> AppTest:
+    for key, value in {**({"as": who} if who else {}), **query}.items():
+        test.query_params[key] = value
+    return test.run()
+
+
+def words(test: AppTest) -> str:
+    """Everything that a person could read on the page, panel included, as one string."""
+    parts: list[str] = []
+    for block in (test.main, test.sidebar):
+        for element in block:
+            parts += [str(getattr(element, name)) for name in ("value", "label", "body", "placeholder") if isinstance(getattr(element, name, None), str)]
+            proto = getattr(element, "proto", None)
+            parts += [str(getattr(proto, name)) for name in ("body", "label", "help") if isinstance(getattr(proto, name, None), str)]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", " ".join(parts))).split())
+
+
+def html_of(test: AppTest) -> str:
+    """All of our own HTML on the page, as it is sent."""
+    return "\n".join(str(element.proto.body) for block in (test.main, test.sidebar) for element in block if element.type == "html")
+
+
+def title_of(test: AppTest) -> str:
+    """The page's heading, empty where it has none of Streamlit's."""
+    return test.title[0].value if test.title else ""
+
+
+@pytest.fixture
+def spy_on_text(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Counts what is read of anybody's text while pages run."""
+    from chatpro.storage.sql import Unit
+
+    read: list[str] = []
+    for verb in ("chats", "messages", "title", "draft", "parts", "usage_entries"):
+        original = getattr(Unit, verb)
+
+        def noted(self: Unit, *args: object, _verb: str = verb, _original: Callable[..., object] = original) -> object:
+            read.append(_verb)
+            return _original(self, *args)
+
+        monkeypatch.setattr(Unit, verb, noted)
+    return lambda: list(read)
