@@ -106,7 +106,7 @@ def test_the_copy_outlives_a_restart(store: DuckStore, copy: Copy, tmp_path: Pat
     assert stat.S_IMODE((tmp_path / "analytics.duckdb").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("harm", ["deleted", "emptied", "overwritten", "cut in half", "scratched"])
+@pytest.mark.parametrize("harm", ["deleted", "emptied", "overwritten", "cut in half", "scratched", "scratched where only reading finds it"])
 def test_a_lost_or_damaged_copy_is_made_again(store: DuckStore, copy: Copy, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is a copy: the start goes on, everything is carried over anew, and a log line says so without the file's words."""
     people_use(store, 12, *range(1, 40))
@@ -114,13 +114,20 @@ def test_a_lost_or_damaged_copy_is_made_again(store: DuckStore, copy: Copy, tmp_
     before = copy.cells(0, TODAY)
     copy.close()
     path = tmp_path / "analytics.duckdb"
-    whole = path.read_bytes()
-    harmed = {"emptied": b"", "overwritten": M.encode() * 5_000, "cut in half": whole[: len(whole) // 2], "scratched": whole[:12_288] + M.encode() * 5_000}
-    path.unlink() if harm == "deleted" else path.write_bytes(harmed[harm] + (whole[len(harmed[harm]) :] if harm == "scratched" else b""))
+    whole, late = path.read_bytes(), 50 * 16_384
+    harmed = {
+        "deleted": None,
+        "emptied": b"",
+        "overwritten": M.encode() * 5_000,
+        "cut in half": whole[: len(whole) // 2],
+        "scratched": whole[:12_288] + M.encode() * 10 + whole[12_288 + 200 :],
+        "scratched where only reading finds it": whole[:late] + M.encode() * 10 + whole[late + 200 :],
+    }[harm]
+    path.unlink() if harmed is None else path.write_bytes(harmed)
 
     with caplog.at_level(logging.WARNING, "chatpro.analytics"):
         again = Copy(path)
-        for _ in range(3):  # housekeeping comes again each minute; damage inside the file shows only when it is read
+        for _ in range(3):  # housekeeping comes again each minute
             with contextlib.suppress(StoreUnavailable):
                 again.carry_over(store, NOW)
 
@@ -131,12 +138,13 @@ def test_a_lost_or_damaged_copy_is_made_again(store: DuckStore, copy: Copy, tmp_
     again.close()
 
 
-def test_a_copy_of_another_store_is_made_again(store: DuckStore, copy: Copy, tmp_path: Path) -> None:
-    """An older backup put in place of the store has other rows under the same numbers: none of the old ones stays in the figures."""
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_a_copy_of_another_store_is_made_again(store: DuckStore, copy: Copy, tmp_path: Path, rows: int) -> None:
+    """An older backup put in place of the store has other rows under the same numbers, fewer or more: none of the old ones stays in the figures."""
     people_use(store, 4, 1)
     copy.carry_over(store, NOW)
     other = DuckStore(tmp_path / "other" / "chatpro.duckdb", memory="256MB", threads=1)
-    other.write(lambda unit: used(unit, "somebody", NOW))
+    other.write(lambda unit: [used(unit, "somebody", NOW) for _ in range(rows)])
 
     copy.carry_over(other, NOW)
 
