@@ -70,8 +70,8 @@ WAITING_UNITS = 10_000
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 """The log is folded into the file beyond this size. Each start has to read it again: 16 MB take 0.6 s."""
 
-CHECKPOINT_HELD_BYTES = 4 * CHECKPOINT_BYTES
-"""Beyond this, new reads wait until the ones under way are over: without a moment free of readers the log could grow for ever."""
+CHECKPOINT_WAIT_BYTES = 4 * CHECKPOINT_BYTES
+"""Beyond this, the writer waits until the reads under way are over: where somebody reads at every moment the log could grow for ever."""
 
 CHECKPOINT_AGAIN_SECONDS = 0.25
 CHECKPOINT_FAILED_SECONDS = 30.0
@@ -147,7 +147,6 @@ class DuckStore:
         self._witness_fails = False
         self._log_bytes = 0
         self._checkpoint_at = 0.0
-        self._hold_reads = False
 
         _own_folder(self._path.parent)
         self._file_lock = _FileLock(self._beside(".lock"), self._path)
@@ -622,24 +621,20 @@ class DuckStore:
 
     def _fold_log(self, instance: _Instance) -> None:
         """Checkpoint between two units. Failing costs nobody a unit: what was acknowledged stays in the log."""
-        self._checkpoint_at = time.monotonic() + CHECKPOINT_AGAIN_SECONDS
         try:
-            if self._log_bytes >= CHECKPOINT_HELD_BYTES:
+            if self._log_bytes >= CHECKPOINT_WAIT_BYTES:
                 with self._lock:
-                    self._hold_reads = True
-                    self._drained.wait_for(lambda: not self._reads, READ_SECONDS + 0.5)
+                    before = set(self._reads)  # reads that begin from here on see no older rows than the checkpoint does
+                    self._drained.wait_for(lambda: before.isdisjoint(self._reads), READ_SECONDS + 0.5)
             self._check_file()
             instance.writer.execute("CHECKPOINT")
         except (duckdb.TransactionException, StoreUnavailable):
+            self._checkpoint_at = time.monotonic() + CHECKPOINT_AGAIN_SECONDS
             return
         except duckdb.Error as error:
             log.error("The log can't be folded into the store (%s). Saving goes on while the log has room.", type(error).__name__)
             self._checkpoint_at = time.monotonic() + CHECKPOINT_FAILED_SECONDS
             self._condemn(instance, None)
-        finally:
-            with self._lock:
-                self._hold_reads = False
-                self._ready.notify_all()
         self._tighten()
 
     def _probe(self) -> None:
@@ -726,7 +721,7 @@ class DuckStore:
         if os.getpid() != self._pid:
             raise StoreUnavailable(AFTER_FORK)
         with self._lock:
-            self._ready.wait_for(lambda: (self._instance is not None and not self._hold_reads) or self._closing, READ_SECONDS)
+            self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
             if self._closing:
                 raise StoreUnavailable(CLOSED)
             if self._instance is None:
@@ -748,8 +743,7 @@ class DuckStore:
                 session.instance.idle.append(session.cursor)
             else:
                 session.cursor.close()
-            if not self._reads:
-                self._drained.notify_all()
+            self._drained.notify_all()
 
     def _run_watcher(self) -> None:
         """Ends reads that are over their time. Repeats itself: an interrupt that falls between two statements is lost."""

@@ -83,7 +83,7 @@ class _Child:
     """`child(code, folder)` runs code in a process of its own and gives what it printed; `child.running` leaves it running."""
 
     def __call__(self, code: str, folder: Path, *, expect: int = 0, faults: str = "") -> str:
-        done = subprocess.run(self._command(code, folder), capture_output=True, text=True, timeout=120, env=self._environment(faults))
+        done = subprocess.run(self._command(code, folder), capture_output=True, text=True, timeout=900, env=self._environment(faults))
         assert done.returncode == expect, done.stderr
         return done.stdout.strip()
 

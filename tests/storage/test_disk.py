@@ -213,6 +213,21 @@ def test_a_file_that_is_taken_away_while_running_is_noticed_before_the_next_comm
 
 
 @pytest.mark.fault(64)
+def test_a_file_that_goes_in_the_middle_of_a_unit_is_noticed_before_its_commit(filled: Path) -> None:
+    """The last moment at which it can be said is just before the caller is told that it is saved."""
+    store = open_store(filled)
+
+    def work(unit: Unit) -> None:
+        add_role("casey")(unit)
+        os.rename(filled / "store.duckdb", filled / "elsewhere")
+
+    with pytest.raises(StoreUnavailable, match="deleted, moved or replaced"):
+        store.write(work)
+    assert roles(store) == set()
+    store.close()
+
+
+@pytest.mark.fault(64)
 def test_closing_does_not_write_into_a_file_that_somebody_else_put_there(filled: Path) -> None:
     """The copy that was put in place is theirs, with its witness."""
     store = open_store(filled)
@@ -545,6 +560,63 @@ def test_a_start_on_a_full_disk_says_so_or_reads(small_disk: Path) -> None:
     with pytest.raises(StoreUnavailable, match="disk is full"):
         again.write(add_role("kim"))
     again.close()
+
+
+def test_the_log_is_folded_into_the_store_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start has to read it again, and it would grow for as long as the program runs."""
+    monkeypatch.setattr(engine, "CHECKPOINT_BYTES", 50_000)
+    store = open_store(tmp_path)
+    sizes = []
+    for n in range(30):
+        store.write(draft(n, 10_000))
+        sizes.append(_log_size(tmp_path))
+    until(lambda: _log_size(tmp_path) < 50_000)
+    assert max(sizes) < 100_000
+    assert drafts(store) == set(range(30))
+    store.close()
+
+
+@pytest.mark.fault(72)
+def test_the_log_is_folded_although_somebody_reads_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is refused while a read needs rows that were changed since: beyond a size the writer lets those reads end."""
+    monkeypatch.setattr(engine, "CHECKPOINT_BYTES", 20_000)
+    monkeypatch.setattr(engine, "CHECKPOINT_WAIT_BYTES", 60_000)
+    monkeypatch.setattr(engine, "CHECKPOINT_AGAIN_SECONDS", 0.02)
+    store = open_store(tmp_path)
+    store.write(add_role("casey"))
+    stop = threading.Event()
+
+    def slow(unit: Unit) -> None:
+        raw(unit, "SELECT * FROM roles")
+        time.sleep(0.1)
+
+    def reader(begin: float) -> None:
+        time.sleep(begin)
+        while not stop.is_set():
+            store.read(slow)
+
+    readers = [threading.Thread(target=reader, args=(0.03 * n,)) for n in range(4)]
+    for thread in readers:
+        thread.start()
+    sizes = []
+    for n in range(60):
+        store.write(draft(n, 5_000))
+        store.write(lambda unit: raw(unit, "UPDATE roles SET role = 'admin' WHERE role = 'freelancer'"))
+        store.write(lambda unit: raw(unit, "UPDATE roles SET role = 'freelancer' WHERE role = 'admin'"))
+        sizes.append(_log_size(tmp_path))
+        time.sleep(0.01)
+    stop.set()
+    for thread in readers:
+        thread.join(10)
+    store.close()
+    assert max(sizes) < 100_000
+
+
+def _log_size(folder: Path) -> int:
+    try:
+        return (folder / "store.duckdb.wal").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.mark.fault(64)
