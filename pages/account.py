@@ -53,7 +53,7 @@ def draw() -> None:
 
 
 def _zone() -> None:
-    names = sorted(name for name in zones() if "/" in name and not name.startswith(("Etc/GMT", "posix/", "right/")) or name == "UTC")
+    names = sorted(name for name in zones() if "/" in name and not name.startswith(("Etc/", "posix/", "right/")) or name == "UTC")
     now = account.zone if account.zone in names else "UTC"
 
     def keep() -> None:

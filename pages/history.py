@@ -33,7 +33,7 @@ def draw() -> None:
             places.go("chat")
         return
     count = -(-len(chats) // PAGE)
-    number = min(int(st.session_state.get("history_page", 1)), count)
+    number = max(1, min(int(st.session_state.get("history_page", 1)), count))
     with st.container(gap=None):
         for position, chat in enumerate(chats[(number - 1) * PAGE : number * PAGE]):
             _row(position, chat, days)

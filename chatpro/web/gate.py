@@ -12,6 +12,7 @@ import streamlit as st
 
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
+from chatpro.domain.chats import clean_text
 from chatpro.web import doors, places
 
 _SESSION = "signed_in_as"
@@ -37,6 +38,7 @@ def page(name: str) -> Account:
 
 def who() -> Account | None:
     """Who is signed in, as the store has them now: closed accounts and sessions of an older epoch are signed out."""
+    _clean_address()
     return _sample() if house().settings.demo else _provided()
 
 
@@ -123,6 +125,14 @@ def _provided() -> Account | None:
         _end()
     _begin(account)
     return accounts.find(account.id)
+
+
+def _clean_address() -> None:
+    """What no store can hold (a NUL, half a character) names nobody and nothing: from here on it is a name like any other of that kind."""
+    for name in ("as", "chat"):
+        value = st.query_params.get(name)
+        if value is not None and clean_text(value) != value:
+            st.query_params[name] = "-"
 
 
 def _is_served() -> bool:

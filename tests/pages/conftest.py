@@ -69,15 +69,22 @@ def page(name: str, who: str | None = None, **query: str) -> AppTest:
 def site(name: str | None = None, who: str | None = None, **query: str) -> AppTest:
     """The main script at the address of this page (None: at /), run once."""
     test = AppTest.from_file(str(ROOT / "chatpro" / "web" / "router.py"), default_timeout=30)
-    if name is not None:
-        test._page_hash = calc_hash(name)  # AppTest has no address bar; a page's hash is what the browser sends in its place
-    return _run(test, who, query)
+    return _run(test, who, query, name)
 
 
-def _run(test: AppTest, who: str | None, query: dict[str, str]) -> AppTest:
+def go_to(test: AppTest, name: str) -> AppTest:
+    """Click the page's name in the side panel."""
+    return _run(test, None, {}, name)
+
+
+def _run(test: AppTest, who: str | None, query: dict[str, str], name: str | None = None) -> AppTest:
     for key, value in {**({"as": who} if who else {}), **query}.items():
         test.query_params[key] = value
-    return test.run()
+    # AppTest has no address bar: a page's hash is what a browser sends in its place, once; later runs stay where the first one led.
+    test._page_hash = calc_hash(name) if name else ""
+    test.run()
+    test._page_hash = ""
+    return test
 
 
 def words(test: AppTest) -> str:

@@ -92,7 +92,15 @@ def test_consent_says_who_gets_what_where_and_for_how_long(house: House) -> None
     text = words(test)
 
     assert title_of(test) == ASKED
-    for said in ("Sent to Example Models", "In Iceland", "At most 14 days", "Used for training No", "Consent version 3", "Terms, version 7", "Signed in as Lea Moreau"):
+    for said in (
+        "Sent to Example Models",
+        "In Iceland",
+        "At most 14 days",
+        "Used for training No",
+        "Consent version 3",
+        "Terms, version 7",
+        "Signed in as Lea Moreau",
+    ):
         assert said in text
     assert '<a href="https://example.com/terms" target="_blank" rel="noopener noreferrer">' in html_of(test)
 

@@ -1,0 +1,160 @@
+"""The account page: what somebody is granted and agreed to, what it cost, their zone, and signing out."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from chatpro.bootstrap import House
+from chatpro.domain.allowance import cycle_at
+from tests.cast import person, write_chat
+from tests.pages.conftest import html_of, page, words
+
+
+def receipts(test: object) -> list[list[str]]:
+    """The rows of the table of receipts."""
+    rows = re.findall(r"<tr><td>(.*?)</td></tr>", html_of(test))  # type: ignore[arg-type]
+    return [re.sub(r"</?b>", "", row).split("</td><td>") for row in rows]
+
+
+def test_receipts_add_up_to_the_meter(house: House) -> None:
+    """To the token: the rows of this cycle, and the figure in the panel."""
+    tomas = person(house, "tomas")
+    for number in range(7):
+        write_chat(house, tomas, ("Again", "Yes."), at=house.now() - timedelta(minutes=60 - number), tokens=(301 + number, 203))
+    test = page("account", "tomas")
+
+    anchor = house.store.read(lambda rows: rows.anchor(tomas.id))
+    assert anchor is not None and cycle_at(anchor, house.now()).number == 0
+    total = sum(int(row[3].replace(",", "")) for row in receipts(test))
+    assert total == house.accounts.meter(tomas, house.answering.sizes()).used  # type: ignore[union-attr]
+    assert f"{total:,} of 200,000 tokens" in words(test)
+
+
+def test_a_receipt_says_when_how_much_how_counted_and_by_which_model(house: House) -> None:
+    """In the person's zone."""
+    write_chat(house, person(house, "mara"), ("Deposit", "Before."), tokens=(1858, 448))
+
+    assert receipts(page("account", "mara")) == [["23 November 2026, 11:15", "1,858", "448", "2,306", "measured", "gpt-4"]]
+
+
+def test_fifty_receipts_at_first_then_more(house: House) -> None:
+    """Newest first; the button says how many it adds, and goes when all are there."""
+    mara = person(house, "mara")
+    for number in range(120):
+        write_chat(house, mara, ("Again", "Yes."), at=house.now() - timedelta(minutes=120 - number), tokens=(10 + number, 1))
+
+    test = page("account", "mara")
+    assert (len(receipts(test)), receipts(test)[0][1]) == (50, "129")
+    test.button(key="more_receipts").click().run()
+    assert (len(receipts(test)), test.button(key="more_receipts").label) == (100, "Show 20 more")
+    test.button(key="more_receipts").click().run()
+
+    assert len(receipts(test)) == 120
+    assert "more_receipts" not in {b.key for b in test.button}
+
+
+def test_opting_out_is_one_click_and_acts_at_once(house: House) -> None:
+    """A dated no, answers called off, and the same button leads back."""
+    mara, stopped = person(house, "mara"), []
+    house.accounts.on_stopped.append(stopped.append)
+    test = page("account", "mara")
+
+    test.button(key="opt").click().run()
+
+    assert (house.accounts.opted_in(mara), stopped) == (False, [mara.id])
+    assert "You said no on 23 November 2026, 11:15. Nothing is sent to a model." in words(test)
+
+    test.button(key="opt").click().run()
+
+    assert house.accounts.opted_in(mara)
+    assert [c.given for c in house.accounts.consents(mara)] == [True, False, True]
+    assert words(test).count("to version 1") >= 3
+
+
+def test_warnings_stand_there_with_their_time(house: House) -> None:
+    """Tomás was warned twice, Mara never."""
+    assert "75 % of the allowance was used, of 200,000 tokens 21 November 2026, 10:15" in words(page("account", "tomas"))
+    assert "None was given." in words(page("account", "mara"))
+
+
+def test_staff_have_no_sections_of_a_freelancer(house: House) -> None:
+    """Name, mail, role, zone, signing out: no plan, no consent, no receipts, no meter."""
+    test = page("account", "jude")
+
+    assert [h.value for h in test.header] == ["Sign out"]
+    assert "opt" not in {b.key for b in test.button} and "New chat" not in words(test)
+
+
+def test_somebody_who_never_had_the_plan_is_told_where_to_read_about_it(house: House) -> None:
+    """No meter of nothing, no receipts of nothing."""
+    text = words(page("account", "nia"))
+
+    assert "is not part of this account yet" in text and "None was given." in text
+
+
+def test_another_zone_shows_at_once_and_moves_no_cycle(house: House) -> None:
+    """Dates follow the choice; the day of renewal, which was fixed by the first message, does not."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("Deposit", "Before."))
+    before = house.accounts.meter(mara, house.answering.sizes())
+    test = page("account", "mara")
+
+    test.selectbox(key="zone").select("Pacific/Auckland").run()
+
+    assert person(house, "mara").zone == "Pacific/Auckland"
+    assert receipts(test)[0][0] == "23 November 2026, 23:15"
+    after = house.accounts.meter(person(house, "mara"), house.answering.sizes())
+    assert before is not None and after is not None and before.cycle == after.cycle
+
+
+def test_choosing_utc_is_kept_against_what_the_browser_says(house: House) -> None:
+    """A plain UTC is what a new account has until its browser names a zone; a UTC chosen by hand stays."""
+    test = page("account", "mara")
+    test.selectbox(key="zone").select("UTC").run()
+
+    house.accounts.learn_zone(person(house, "mara"), "Asia/Tokyo")
+
+    assert person(house, "mara").zone == "Etc/UTC"
+    assert page("account", "mara").selectbox(key="zone").value == "UTC"
+
+
+@pytest.mark.fault(22)
+@pytest.mark.parametrize("zone", ["../../etc/passwd", "Mars/Olympus", "", "<b>", "\u202eUTC"])
+def test_a_zone_that_is_none_is_never_stored(house: House, zone: str) -> None:
+    """Neither from the browser nor from a widget."""
+    from chatpro.errors import NotFound
+
+    jude = person(house, "jude")
+    house.accounts.learn_zone(jude, zone)
+    with pytest.raises(NotFound):
+        house.accounts.set_zone(jude, zone)
+
+    assert person(house, "jude").zone == "UTC"
+
+
+def test_the_browsers_zone_is_learned_at_the_first_sign_in_only(house: House) -> None:
+    """A new person's dates are right before the first message; somebody who travels keeps the zone they have."""
+    from streamlit.testing.v1 import AppTest
+
+    from chatpro.config import ROOT
+
+    for who, expected in (("jude", "America/New_York"), ("mara", "Europe/Stockholm")):
+        test = AppTest.from_file(str(ROOT / "pages" / "account.py"), default_timeout=30)
+        test.context = {"timezone": "America/New_York"}
+        test.query_params["as"] = who
+        test.run()
+
+        assert (person(house, who).zone, [e.message for e in test.exception]) == (expected, [])
+
+
+def test_a_long_name_and_mail_stay_one_line_each(house: House) -> None:
+    """Whatever a provider sent as a name is one visible line of at most sixty characters."""
+    mara = person(house, "mara")
+    house.store.write(lambda unit: unit._all("UPDATE accounts SET name = ? WHERE id = ?", "Maximiliana\n" * 30, mara.id))
+
+    name = re.search(r"<dt>Name</dt><dd>([^<]*)</dd>", html_of(page("account", "mara")))
+
+    assert name is not None and len(name[1]) <= 60 and "\n" not in name[1]
