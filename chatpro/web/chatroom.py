@@ -64,7 +64,7 @@ def draw(account: Account) -> None:
     """The whole page for a freelancer, or what stands in its place: the offer, the consent."""
     accounts = house().accounts
     grant = accounts.grant(account)
-    if grant.state is PlanState.NEVER:
+    if grant.state is PlanState.NEVER or (grant.state is PlanState.HAD and not st.query_params.get("chat")):
         doors.offer(account, grant)
         return
     may_send = grant.state is PlanState.HAS
@@ -83,10 +83,8 @@ def draw(account: Account) -> None:
         elif opened:
             _head(account, opened)
             _conversation(account, opened, may_send)
-        elif may_send:
-            _empty(account)
         else:
-            parts.head("Chat", "Open one of your chats in the panel to read it.")
+            _empty(account)
     _live(account, opened)
     _foot(account, opened, meter, may_send)
 
@@ -324,7 +322,6 @@ def _head(account: Account, opened: Opened) -> None:
 
 def _conversation(account: Account, opened: Opened, may_send: bool) -> None:
     shown = st.session_state.get("shown", SHOWN)
-    running = house().answering.live(account, opened.id)
     with st.container(key="conversation"):
         if len(opened.messages) > shown:
             st.button(f"Show earlier messages ({len(opened.messages) - shown})", type="tertiary", key="earlier", on_click=_set, args=("shown", shown + SHOWN))
@@ -333,20 +330,18 @@ def _conversation(account: Account, opened: Opened, may_send: bool) -> None:
             if message.own:
                 with st.container(key=f"msg_user_{message.id}"):
                     st.html('<h2 class="vh">You wrote</h2>' + user_text_html(message.text))
-            elif running is None or message.id != running.id:
+            elif message.answer is not None and message.answer.state is not AnswerState.RUNNING:
                 _answer(account, message, message is tail and may_send, opened.id)
-        if tail.own and running is None and may_send:
+        if tail.own and may_send:
             _unanswered(opened.id, tail)
 
 
 def _answer(account: Account, message: Message, is_tail: bool, chat_id: str) -> None:
     facts = message.answer
     assert facts is not None and message.parent_id is not None
-    if facts.state is AnswerState.RUNNING:
-        return
     model = _title(facts.model)
     with st.container(key=f"msg_answer_{message.id}"):
-        st.html(f'<h2 class="who"><i aria-hidden="true"></i>{escape(house().settings.product_name)} <small>{escape(model)}</small></h2>')
+        _who(model)
         if message.text:
             st.markdown(safe_answer(message.text), anchors=False)
         if sentence := _what_happened(message, model):
@@ -359,6 +354,11 @@ def _answer(account: Account, message: Message, is_tail: bool, chat_id: str) -> 
             if message.text:
                 st.button("Continue", key=f"continue_{message.id}", icon=":material/play_arrow:", on_click=_continue, args=(chat_id, message.id))
             st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(chat_id, message.parent_id))
+
+
+def _who(model: str) -> None:
+    """The line above an answer: that the product wrote it, and with which model."""
+    st.html(f'<h2 class="who"><i aria-hidden="true"></i>{escape(house().settings.product_name)} <small>{escape(model)}</small></h2>')
 
 
 def _unanswered(chat_id: str, message: Message) -> None:
@@ -408,14 +408,25 @@ def _empty(account: Account) -> None:
 
 
 def _live(account: Account, opened: Opened | None) -> None:
-    """The component stays on the page for its whole life: one socket a page, whatever answer it shows."""
-    running = house().answering.live(account, opened.id) if opened else None
+    """The component stays on the page for its whole life: one socket a page, whatever answer it shows.
+
+    Which answer that is, the store says, in the same reading as the conversation above. One that has ended since is ended on
+    the socket at once, and the run that follows draws it: nothing can fall between two looks.
+    """
+    running = next((m for m in opened.messages if m.answer and m.answer.state is AnswerState.RUNNING), None) if opened else None
     st.session_state["channel"] = channel = server.sockets().renewed(st.session_state.get("channel"), account.id, account.epoch)
-    if running is not None:
+    with st.container(key="msg_answer_live"):
+        above = st.empty()  # its place stays, or the component after it would be made anew
+        if running is None or running.answer is None:
+            live_answer(channel=channel, answer_id=None, writing="", on_end=_ended)
+            return
+        with above:
+            _who(_title(running.answer.model))
         server.sockets().watch(channel, running.id)
-    live_answer(channel=channel, answer_id=running.id if running else None, writing=_title(running.call.model) if running else "", on_end=_ended)
-    if running is not None and running.saving_trouble:
-        parts.notice("95", "warning", running.saving_trouble, "")
+        live_answer(channel=channel, answer_id=running.id, writing=_title(running.answer.model), on_end=_ended)
+    live = house().answering.watch(account.id, running.id)
+    if live is not None and live.saving_trouble:
+        parts.notice("95", "warning", live.saving_trouble, "")
 
 
 def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send: bool) -> None:
@@ -428,6 +439,11 @@ def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send
             if closed and meter is not None and meter.cycle is not None:
                 placeholder = f"Writing opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
             st.chat_input(placeholder, key="composer", max_chars=house().settings.draft_chars, disabled=closed, on_submit=_submit)
+        elif meter is None:
+            parts.notice("plain", "lock", f"{house().settings.plan_name} has ended.", "Your chats stay here to read.")
+        else:
+            parts.notice("plain", "block", "You said no to AI.", "Nothing is sent to a model; your chats stay here to read.")
+            st.button("Think again", key="think_again", on_click=_turn_to, args=(None,))
         with st.container(key="foot_line"):
             if meter is not None:
                 parts.meter_line(meter, _reminder())

@@ -1,0 +1,39 @@
+"""A browser for the tests in this folder, one for the whole run; each test has a context of its own, as a person has a computer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page in a context of its own (another person, or another computer). Faults of the page's own scripts fail the test at its end."""
+    faults: list[str] = []
+    with ExitStack() as stack:
+
+        def opened(**options: Any) -> Any:
+            context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+            stack.callback(context.close)
+            context.set_default_timeout(15_000)
+            page = context.new_page()
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            return page
+
+        yield opened
+    assert faults == []

@@ -1,0 +1,266 @@
+"""A person's first visit, in Chromium, on the real server: sign in, consent, a starter prompt, an answer that is watched, left, met again and stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import Server
+from tests.upstream import HANG, Reply, Upstream, answer, ended, said
+
+WORDS = [f"word{n}" for n in range(400)]
+LONG = " ".join(WORDS)
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream(models=("gpt-4",)) as started:
+        yield started
+
+
+@pytest.fixture
+def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
+    with Server(tmp_path, upstream.address) as started:
+        yield started
+
+
+def rest(page: Any) -> None:
+    """Wait until Streamlit has drawn everything."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+
+
+def composer(page: Any) -> Any:
+    return page.locator("[data-testid=stChatInput] textarea")
+
+
+def write(page: Any, text: str) -> None:
+    box = composer(page)
+    box.wait_for()
+    box.fill(text)
+    box.press("Enter")
+
+
+DEEP = """() => {
+  const read = node => node.nodeType === 3 ? node.data : [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes]
+    .filter(n => !["STYLE", "SCRIPT"].includes(n.nodeName)).map(read).join(" ");
+  return new Set(read(document.querySelector('[data-testid=stMain]')).match(/\\bword\\d+\\b/g)).size;
+}"""
+"""Counts the words of the test's answers that are on the page, also inside the component that draws them while they come."""
+
+
+def words_seen(page: Any) -> int:
+    return int(page.evaluate(DEEP))
+
+
+def wait_for_words(page: Any, number: int) -> None:
+    page.wait_for_function(f"n => ({DEEP})() >= n", arg=number, timeout=20_000)
+
+
+def finished_answers(page: Any) -> Any:
+    return page.locator("[class*=st-key-msg_answer_] .receipt")
+
+
+@pytest.mark.fault(32, 39, 114)
+def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """Every step a newcomer takes, in order; nothing is asked of another host on the way."""
+    page = new_page()
+    foreign: list[str] = []
+    page.on("request", lambda r: foreign.append(r.url) if not r.url.startswith((server.url, "blob:", "data:", server.url.replace("http", "ws"))) else None)
+
+    # Signing in: one card a person; Lea has the plan and was not asked yet.
+    page.goto(server.url)
+    page.get_by_role("button", name=re.compile("Lea")).click()
+
+    # Consent: two equal buttons, nothing ticked; nothing can be written before the yes.
+    yes, no = page.get_by_role("button", name="Yes, use AI for my chats"), page.get_by_role("button", name="No, not now")
+    yes.wait_for()
+    assert page.locator("input[type=checkbox]:checked").count() == 0 and composer(page).count() == 0
+    assert yes.bounding_box()["height"] == no.bounding_box()["height"] and abs(yes.bounding_box()["width"] - no.bounding_box()["width"]) < 1
+    assert "OpenAI" in page.locator("[data-testid=stMain]").inner_text() and "United States" in page.locator("[data-testid=stMain]").inner_text()
+    yes.click()
+
+    # A starter prompt fills the composer and sends nothing.
+    page.get_by_role("button", name="Write a proposal").click()
+    page.wait_for_function("() => document.querySelector('[data-testid=stChatInput] textarea').value.includes('one-page proposal')")
+    assert not any(r.path.endswith("completions") for r in upstream.requests)
+
+    # An answer that is read while it is written.
+    upstream.queue(answer(LONG, gap=0.02, usage=None))
+    composer(page).press("Enter")
+    wait_for_words(page, 5)
+    assert finished_answers(page).count() == 0
+
+    # A reload in the middle: it goes on, and what was there is there.
+    before = words_seen(page)
+    page.reload()
+    wait_for_words(page, before + 10)
+
+    # Another page and back.
+    page.get_by_role("link", name="Help").click()
+    page.get_by_role("heading", level=1).first.wait_for()
+    page.go_back()
+    page.locator(".st-key-chat_head").wait_for()
+    wait_for_words(page, before + 20)
+
+    # Stop: what came stays, with its receipt.
+    page.get_by_role("button", name="Stop").click()
+    finished_answers(page).first.wait_for()
+    assert 20 < words_seen(page) < 400
+    assert "stopped" in finished_answers(page).first.inner_text()
+    assert len([r for r in upstream.requests if r.path.endswith("completions")]) == 1
+
+    # Rename, delete, undo.
+    title = page.locator(".st-key-chat_head h1")
+    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_label("New title").fill("Bakery <b>site</b> :red[x] $5")
+    page.locator("[data-testid=stForm]").get_by_role("button", name="Rename").click()
+    page.wait_for_function("() => document.querySelector('.st-key-chat_head h1').innerText.includes('Bakery')")
+    assert title.inner_text().replace("\u2060", "") == "Bakery <b>site</b> :red[x] $5"
+    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.get_by_role("button", name="Delete chat").click()
+    page.get_by_role("button", name="Delete it").click()
+    page.get_by_role("button", name="Undo").wait_for()
+    assert page.locator("[class*=st-key-row_]").count() == 0
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("() => document.querySelectorAll('[class*=st-key-row_]').length > 0")
+    title.wait_for()
+
+    # Opting out: one click, history readable, no composer.
+    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.get_by_role("button", name="Stop using AI").click()
+    page.get_by_role("button", name="Think again").wait_for()
+    assert composer(page).count() == 0 and words_seen(page) > 20
+
+    assert foreign == []
+
+
+@pytest.mark.fault(28, 39)
+def test_a_server_that_dies_in_mid_answer_gives_back_what_was_seen(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """kill -9 and a new start: the page comes back by itself, the partial answer is there, marked, and can be continued and tried again."""
+    upstream.queue(answer(LONG, gap=0.02, usage=None))
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    write(page, "Tell me everything")
+    wait_for_words(page, 100)
+    seen = words_seen(page)
+
+    server.kill9()
+    server.start()
+
+    page.get_by_text("Interrupted: the service ended").wait_for(timeout=30_000)
+    assert words_seen(page) >= seen - 60 - 10  # what came in the last second before the kill, and what a page reads beside it
+    upstream.queue(answer("And on it goes.", usage=None))
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_text("And on it goes.").wait_for()
+    finished_answers(page).nth(1).wait_for()
+
+
+def test_an_answer_goes_on_without_its_page_and_shows_in_two(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """A closed tab stops nothing; a second tab of the same chat reads along; one call, one answer."""
+    upstream.queue(answer(" ".join(WORDS[:150]), gap=0.02, usage=None))
+    first = new_page()
+    first.goto(f"{server.url}/?as=mara")
+    write(first, "Go on without me")
+    wait_for_words(first, 10)
+    address = first.url
+    second = new_page()
+    second.goto(address)
+    wait_for_words(second, 20)
+    first.close()
+
+    finished_answers(second).first.wait_for(timeout=20_000)
+    assert words_seen(second) == 150
+    assert len([r for r in upstream.requests if r.path.endswith("completions")]) == 1
+
+
+@pytest.mark.fault(32)
+def test_enter_twice_sends_once_and_a_send_beside_a_running_answer_says_why_not(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """The text that could not be sent is back in the composer."""
+    upstream.queue(Reply([said("Thinking about it "), HANG]))
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    write(page, "Only once")
+    page.get_by_text("Thinking about it").wait_for()
+    write(page, "And another thing")
+    page.get_by_text("An answer is being written in this chat").wait_for()
+    page.wait_for_function("() => document.querySelector('[data-testid=stChatInput] textarea').value === 'And another thing'")
+    assert len([r for r in upstream.requests if r.path.endswith("completions")]) == 1
+    page.get_by_role("button", name="Stop").click()
+    finished_answers(page).first.wait_for()
+
+
+@pytest.mark.fault(33, 93)
+def test_a_provider_that_fails_is_named_and_tried_again_with_one_click(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """One message in the chat whatever happened in between; nothing was charged for the failure."""
+    upstream.queue(*[Reply([b"{}"], status=401, headers={"Content-Type": "application/json"})])
+    upstream.queue(answer("Now it works.", usage=None))
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    write(page, "Please answer")
+    page.get_by_text("Nothing was charged; your message is still here.").wait_for()
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("Now it works.").wait_for()
+    finished_answers(page).first.wait_for()
+    assert page.locator("[class*=st-key-msg_user_]").count() == 1
+
+
+@pytest.mark.fault(73, 74, 75, 77)
+def test_what_a_model_writes_can_neither_load_nor_run_anything(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """Images, scripts, javascript: links, directives and dollars, while it is written and when it has ended; the same in one's own words."""
+    evil = "![x](https://evil.invalid/?q=1) <img src=https://evil.invalid/2> <script>window.hacked=1</script> [click](javascript:window.hacked=2) "
+    evil += "$500 to $800 :red[no]"
+    upstream.queue(Reply([said(evil[:20]), 0.3, said(evil[20:] + " end"), 0.3, ended()]))
+    page = new_page()
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if "evil" in r.url else None)
+    page.goto(f"{server.url}/?as=mara")
+    write(page, f"Mine: {evil}")
+    finished_answers(page).first.wait_for()
+
+    main = page.locator("[data-testid=stMain]")
+    assert "$500 to $800" in main.inner_text() and ":red[no]" in main.inner_text().replace("\u2060", "")
+    assert main.locator("img").count() == 0 and main.locator("a[href^='javascript']").count() == 0 and main.locator(".katex").count() == 0
+    assert page.evaluate("window.hacked") is None and asked == []
+
+
+@pytest.mark.fault(17, 20)
+def test_somebody_elses_chat_and_one_that_never_was_look_the_same(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """By its address, which a colleague might have sent."""
+    upstream.queue(answer("Private words.", usage=None))
+    mine = new_page()
+    mine.goto(f"{server.url}/?as=mara")
+    write(mine, "My secret")
+    finished_answers(mine).first.wait_for()
+    chat = mine.url.split("chat=")[1]
+
+    texts = []
+    for chat_id in (chat, "0" * 32):
+        page = new_page()
+        page.goto(f"{server.url}/?as=tomas&chat={chat_id}")
+        page.get_by_role("heading", name="Not found").wait_for()
+        rest(page)
+        texts.append(page.locator("[data-testid=stMain]").inner_text())
+    assert texts[0] == texts[1] and "secret" not in texts[0]
+
+
+@pytest.mark.fault(94)
+def test_the_log_holds_nobodys_words_and_no_key(tmp_path: Path, new_page: Callable[..., Any]) -> None:
+    """Not what was written, not what was answered, not in a failure, not the key and not the socket's channel, also at the chattiest level."""
+    marker = "Kx7Qz9Lm"
+    with Upstream(models=("gpt-4",)) as upstream, Server(tmp_path, upstream.address, STREAMLIT_LOGGER_LEVEL="debug", OPENAI_LOG="debug") as server:
+        upstream.queue(answer(f"{marker} answered", usage=None), Reply([said(f"{marker} half"), b"data: {broken\n\n"]), Reply([marker.encode()], status=500))
+        page = new_page()
+        page.goto(f"{server.url}/?as=mara")
+        write(page, f"{marker} asked")
+        finished_answers(page).first.wait_for()
+        write(page, f"{marker} again")
+        finished_answers(page).nth(1).wait_for()
+        log = server.log.read_text()
+
+    assert "Chat Pro is at" in log
+    assert marker not in log and "made-up" not in log
