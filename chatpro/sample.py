@@ -28,8 +28,8 @@ CHATS = ROOT / "data" / "sample" / "chats.toml"
 BENCH_ALLOWANCE = 2_000_000_000
 """Tokens of a load-test account: a hundred thousand of the longest sends in one cycle."""
 
-INSTRUCTIONS = 640
-"""Tokens that the instructions take in each made-up call; the real prompt is of that size."""
+INSTRUCTIONS = 400
+"""About the tokens that the instructions take in each made-up call; the real ones are of that size."""
 
 GPT_4_ENDED = datetime(2026, 10, 23, tzinfo=UTC)
 
