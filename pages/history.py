@@ -86,7 +86,7 @@ def _delete(actor: Account, chat: Chat) -> None:
 
 
 def _say_deleted() -> None:
-    """What the last click did, with a way back from it until the page is left or another chat is deleted."""
+    """What the last click did, with a way back from it until another chat is deleted."""
     if trouble := st.session_state.pop("history_trouble", None):
         parts.notice("plain", "info", "Nothing was deleted.", trouble)
     deleted = st.session_state.get("deleted")

@@ -126,12 +126,10 @@ def refused(sentence: str) -> None:
 
 def not_found(account: Account) -> None:
     """For a page, a chat or anything else that this account can't open: the same words, whether it exists or not."""
-    with _middle():
-        st.title("Not found", anchor=False)
-        parts.note("There is nothing at this address that your account can open.")
-        first = places.first_of(account)
-        if account.may_open(first) and st.button(f"Go to {places.PLACES[first].title}", key="go_home"):
-            places.go(first)
+    parts.head("Not found", "There is nothing at this address that your account can open.")
+    first = places.first_of(account)
+    if account.may_open(first) and st.button(f"Go to {places.PLACES[first].title}", key="go_home"):
+        places.go(first)
 
 
 def failed(reference: str) -> None:

@@ -23,6 +23,7 @@ from chatpro.services.accounts import Meter
 from chatpro.web import places
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!~|<>:$&])")
+_SIGN = re.compile(r"\\:(?=\w)")
 _JOINER = "\u2060"
 
 
@@ -36,7 +37,7 @@ def name_of(account: Account) -> str:
 
 def label(text: str) -> str:
     """Text of a person as a Streamlit label, which is markdown: every sign is shown as it is. The joiner keeps `:smile:` and `:material/…:` words."""
-    return _MARKDOWN.sub(r"\\\1", clean_title(text)).replace("\\:", f"\\:{_JOINER}")
+    return _SIGN.sub(rf"\\:{_JOINER}", _MARKDOWN.sub(r"\\\1", clean_title(text)))
 
 
 def count_of(number: int, word: str) -> str:
@@ -220,15 +221,20 @@ def panel(account: Account) -> Iterator[None]:
 
 def panel_foot(account: Account) -> None:
     """What stays in sight while the panel scrolls: the allowance, and whose sample account this is."""
+    if not account.has(Role.FREELANCER):
+        _sample_note(account)
+        return
     with st.container(key="panel_foot"):
-        if account.has(Role.FREELANCER):
-            state = house().accounts.grant(account).state
-            stand = house().accounts.meter(account, house().answering.sizes())
-            if stand is not None:
-                meter(stand, account)
-            elif state is PlanState.HAD:
-                note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
-            else:
-                note(f"{house().settings.plan_name} is not part of this account yet.")
-        if account.sample:
-            st.html(f'<p class="note">Sample account: {escape(name_of(account))}</p>')
+        stand = house().accounts.meter(account, house().answering.sizes())
+        if stand is not None:
+            meter(stand, account)
+        elif house().accounts.grant(account).state is PlanState.HAD:
+            note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
+        else:
+            note(f"{house().settings.plan_name} is not part of this account yet.")
+        _sample_note(account)
+
+
+def _sample_note(account: Account) -> None:
+    if account.sample:
+        note(f"Sample account: {name_of(account)}")
