@@ -139,12 +139,14 @@ class DuckStore:
         self._last: dict[str, int] = {}
         self._head = witness.EMPTY
         self._gap: Gap | None = None
+        self._to_record: tuple[str, str] | None = None
         self._problem: str | None = None
         self._retry_at = self._reopen_at = 0.0
         self._free_then = 0
         self._dirty = True
         self._witness_at = 0.0
         self._witness_fails = False
+        self._log_identity: tuple[int, int] | None = None
         self._log_bytes = 0
         self._checkpoint_at = 0.0
 
@@ -322,10 +324,16 @@ class DuckStore:
         found = re.search(r"Corrupt WAL file: entry at byte position (\d+)", str(error))
         if found is None:
             return False
-        original = self._beside(".wal.damaged")
-        os.replace(self._wal, original)
-        with open(original, "rb") as damaged, open(self._wal, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as mended:
-            mended.write(damaged.read(int(found[1])))
+        mended = self._beside(".wal.mended")
+        mended.unlink(missing_ok=True)
+        with open(self._wal, "rb") as damaged, open(mended, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(damaged.read(int(found[1])))
+            file.flush()
+            os.fsync(file.fileno())
+        # Linked and then replaced in one step: at no moment is there a store without a log.
+        os.link(self._wal, self._beside(".wal.damaged"))
+        os.replace(mended, self._wal)
+        witness.sync_folder(self._path.parent)
         log.error("The store's log is damaged: it was cut before the first bad entry. The log as it was lies beside it until the next start.")
         return True
 
@@ -386,24 +394,32 @@ class DuckStore:
         self._last = numbers
 
     def _record(self, seen: Head | None) -> None:
-        """What the check found goes into the audit. A disk that takes nothing now doesn't stop the start: reading still helps people."""
+        """What the check found is to go into the audit. A disk that takes nothing now doesn't stop the start: reading still helps people."""
         if self._gap is not None:
             log.error("%s", self._gap.sentence)
             there, here = self._gap.witness, self._gap.store
             reason = f"usage entries: {here.ledger_count} of {there.ledger_count}; audit entries: {here.audit_count} of {there.audit_count}"
-            self._append_audit("store.behind_witness", reason)
+            self._to_record = ("store.behind_witness", reason)
         elif seen is None and (self._head.ledger_count or self._head.audit_count):
             log.error("The witness beside the store is missing: nobody can say whether the store is whole.")
-            self._append_audit("store.witness_missing", f"usage entries: {self._head.ledger_count}; audit entries: {self._head.audit_count}")
+            self._to_record = ("store.witness_missing", f"usage entries: {self._head.ledger_count}; audit entries: {self._head.audit_count}")
 
-    def _append_audit(self, action: str, reason: str) -> None:
+    def _recorded(self) -> bool:
+        """Whether the audit has what the check found. Until it has, the witness stays as it is: writing it would make the gap unfindable."""
+        if self._to_record is None:
+            return True
+        action, reason = self._to_record
+
         def work(session: _Session) -> None:
             Unit(session.run, self._next_sequence).append_audit("system", action, self._now(), reason=reason)
 
         try:
             self._unit(work)
         except ChatProError as error:
-            log.error("%s could not be put in the audit (%s)", action, type(error).__name__)
+            log.error("%s could not be put in the audit yet (%s)", action, type(error).__name__)
+            return False
+        self._to_record = None
+        return True
 
     def _why_not_opened(self, error: duckdb.Error) -> ChatProError:
         words = str(error)
@@ -520,13 +536,19 @@ class DuckStore:
         return found.st_dev, found.st_ino
 
     def _tighten(self) -> None:
-        """DuckDB makes its log anew after each checkpoint, readable by everybody. It holds plain text."""
-        self._log_bytes = 0
+        """DuckDB makes its log anew after each checkpoint, readable by everybody. It holds plain text.
+
+        One that was taken away since is folded into the store at once: what goes on being written to it ends with the process.
+        """
+        before, self._log_identity, self._log_bytes = self._log_identity, None, 0
         with contextlib.suppress(OSError):
             found = os.stat(self._wal)
-            self._log_bytes = found.st_size
+            self._log_identity, self._log_bytes = (found.st_dev, found.st_ino), found.st_size
             if found.st_mode & 0o077:
                 os.chmod(self._wal, 0o600)
+        if before is not None and before != self._log_identity:
+            log.error("The store's log was deleted, moved or replaced while the program runs. It is folded into the store at once.")
+            self._log_identity, self._log_bytes = before, CHECKPOINT_BYTES
 
     # --- when the disk fails ----------------------------------------------------------------------------------------
 
@@ -566,12 +588,13 @@ class DuckStore:
                 raise StoreUnavailable(DISK_FAILS + KEPT)
             self._dead = None
             fresh = self._connect()
+            self._log_identity = None
             with self._lock:
                 self._instance = fresh
             known = self._gap
             self._count(self._head)
             self._tighten()
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             problem = _disk_trouble(error) or DISK_FAILS
             self._dead, self._instance = self._instance or self._dead, None
             self._fail(problem, type(error).__name__)
@@ -628,6 +651,7 @@ class DuckStore:
                     self._drained.wait_for(lambda: before.isdisjoint(self._reads), READ_SECONDS + 0.5)
             self._check_file()
             instance.writer.execute("CHECKPOINT")
+            self._log_identity = None
         except (duckdb.TransactionException, StoreUnavailable):
             self._checkpoint_at = time.monotonic() + CHECKPOINT_AGAIN_SECONDS
             return
@@ -648,6 +672,8 @@ class DuckStore:
 
     def _write_witness(self) -> None:
         self._witness_at = time.monotonic() + WITNESS_SECONDS
+        if not self._recorded() or self._instance is None:
+            return
         try:
             self._check_file()
             head = witness.head_of(self._raw(), self._head)

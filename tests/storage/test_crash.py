@@ -97,11 +97,12 @@ def test_a_kill_between_commit_and_witness_is_no_gap(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     child(
         """
+        import signal
         engine.WITNESS_SECONDS = 0.1
         store = open_store(folder)
         os.environ["CHATPRO_TEST_FAULTS"] = "store.witness"
         store.write(audited)
-        time.sleep(5)
+        signal.pause()
         """,
         tmp_path,
         expect=-9,

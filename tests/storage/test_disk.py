@@ -228,6 +228,35 @@ def test_a_file_that_goes_in_the_middle_of_a_unit_is_noticed_before_its_commit(f
 
 
 @pytest.mark.fault(64)
+def test_a_log_that_is_taken_away_while_running_costs_nothing(tmp_path: Path) -> None:
+    """The engine would go on writing to a log without a name, and a crash would take all of it."""
+    said = child(
+        """
+        store = open_store(folder)
+        log = folder / "store.duckdb.wal"
+        store.write(add_role("casey"))
+        for name in ("kim", "lee"):
+            log.unlink()
+            store.write(add_role(name))
+            for _ in range(500):
+                if store.submit(lambda unit: None).result() is None and store._log_identity is None:
+                    break
+                time.sleep(0.01)
+            store.write(add_role(name + "-after"))
+            print(log.exists())
+        os.kill(os.getpid(), 9)
+        """,
+        tmp_path,
+        expect=-9,
+    )
+    assert said.split() == ["True", "True"]
+    store = open_store(tmp_path)
+    assert roles(store) == {"casey", "kim", "kim-after", "lee", "lee-after"}
+    assert store.gap is None
+    store.close()
+
+
+@pytest.mark.fault(64)
 def test_closing_does_not_write_into_a_file_that_somebody_else_put_there(filled: Path) -> None:
     """The copy that was put in place is theirs, with its witness."""
     store = open_store(filled)
@@ -617,6 +646,37 @@ def _log_size(folder: Path) -> int:
         return (folder / "store.duckdb.wal").stat().st_size
     except FileNotFoundError:
         return 0
+
+
+@pytest.mark.fault(63)
+def test_a_gap_that_can_not_be_put_on_record_yet_is_not_forgotten(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The witness stays as it is until the audit has the entry, or the next start would find nothing missing."""
+    monkeypatch.setattr(engine, "WITNESS_SECONDS", 0.05)
+    shutil.copy(filled / "store.duckdb", filled / "backup")
+    store = open_store(filled)
+    store.write(audited)
+    store.close()
+    os.replace(filled / "backup", filled / "store.duckdb")
+    with monkeypatch.context() as patch:
+        patch.setattr(Unit, "append_audit", _refuse_all)
+        for n in range(2):
+            store = open_store(filled)
+            assert store.gap is not None
+            store.write(add_role(f"{n}"))
+            time.sleep(0.1)
+            store.close()
+
+    store = open_store(filled)
+    assert store.gap is not None
+    assert [e.action for e in store.read(lambda unit: unit.audit_entries(1))] == ["store.behind_witness"]
+    store.close()
+    store = open_store(filled)
+    assert store.gap is None
+    store.close()
+
+
+def _refuse_all(*_: object, **__: object) -> None:
+    raise StoreUnavailable()
 
 
 @pytest.mark.fault(64)
