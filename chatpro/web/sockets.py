@@ -36,6 +36,8 @@ MOST_CHANNELS = 20_000
 """Beyond it the one unused for longest goes. This is for pages left behind, some 300 bytes each; open ones are bounded by file descriptors."""
 MOST_PER_ACCOUNT = 100
 """Nobody reads a hundred tabs; a script that opens pages must not push other people's out."""
+GREETING_SECONDS = 0.25
+"""How long a new socket may take to say what it has already. Pages say it at once; whoever says nothing has nothing."""
 LONGEST_MESSAGE = 1_000
 """Characters from the page. The longest it sends is an id and a number."""
 
@@ -192,11 +194,13 @@ class Sockets:
             await _close(before, REPLACED)
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._keep_asking())
+        silent = asyncio.get_running_loop().call_later(GREETING_SECONDS, self._not_greeted, page, socket)
         try:
             await self._listen(page, socket)
         except (WebSocketDisconnect, RuntimeError):
             pass  # RuntimeError is what starlette says when the socket was closed from another task
         finally:
+            silent.cancel()
             if page.socket is socket:
                 page.socket, page.greeted, page.used_at = None, False, self._now()
                 await self._end_feeder(page)
@@ -225,6 +229,13 @@ class Sockets:
                     self._feed(page, at)
                 elif page.watching is not None and page.fed != page.watching:
                     self._feed(page, 0)  # it was told of another answer while it was away
+
+    def _not_greeted(self, page: _Page, socket: WebSocket) -> None:
+        """A reader that only listens (a load client, a script) gets everything from the beginning."""
+        if page.socket is socket and not page.greeted:
+            page.greeted = True
+            if page.fed != page.watching:
+                self._feed(page, 0)
 
     def _feed(self, page: _Page, at: int) -> None:
         """Send the answer that the page watches, from `at` on, in place of what is being sent."""

@@ -137,6 +137,14 @@ def test_words_come_as_they_are_written_and_the_end_once(server: Server) -> None
             page.recv(timeout=0.2)
 
 
+def test_a_reader_that_only_listens_gets_everything_from_the_beginning(server: Server) -> None:
+    server.answer(text="Dear Ines")
+    channel = server.sockets.open_channel("mara", 1)
+    with server.page(channel) as page:
+        server.sockets.watch(channel, "a1")
+        assert read(page) == {"id": "a1", "at": 0, "add": "Dear Ines"}
+
+
 def test_the_next_answer_of_the_page_comes_on_the_same_socket(server: Server) -> None:
     server.answer("a1", text="one").say("", done=True)
     channel = server.sockets.open_channel("mara", 1)
