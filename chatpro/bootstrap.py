@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from chatpro import sample, tokens
 from chatpro.config import Settings
 from chatpro.models import ModelSource
+from chatpro.models.cards import Cards
 from chatpro.services.accounts import Accounts
 from chatpro.services.analytics import Analytics
 from chatpro.services.answering import Answering
@@ -33,6 +34,7 @@ class House:
     settings: Settings
     store: Store
     model: ModelSource
+    cards: Cards
     accounts: Accounts
     history: History
     answering: Answering
@@ -70,7 +72,8 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     tokens.warm()
     store = DuckStore(settings.store_dir / "chatpro.duckdb", memory=settings.store_memory, threads=settings.store_threads, now=now)
     copy = Copy(settings.store_dir / "analytics.duckdb")
-    model = source or model_source(settings)
+    cards = Cards()
+    model = source or model_source(settings, cards)
     accounts = Accounts(store, settings, now)
     answering = Answering(store, settings, model, now)
     history = History(store, settings, now)
@@ -79,18 +82,18 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     if settings.demo:
         sample.fill(store, settings, now())
     housekeeping = Housekeeping(store, copy, answering, now)
-    return House(settings, store, model, accounts, history, answering, Analytics(copy, now), housekeeping, now)
+    return House(settings, store, model, cards, accounts, history, answering, Analytics(copy, now), housekeeping, now)
 
 
-def model_source(settings: Settings) -> ModelSource:
+def model_source(settings: Settings, cards: Cards) -> ModelSource:
     """OpenAI or a compatible server where one is configured, else the local model."""
     if settings.needs_local_model:
         from chatpro.models.local import LocalSource
 
-        return LocalSource(settings)
+        return LocalSource(settings, cards)
     from chatpro.models.openai import OpenAISource
 
-    return OpenAISource(settings)
+    return OpenAISource(settings, cards)
 
 
 async def start(built: House) -> None:

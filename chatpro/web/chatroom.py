@@ -21,7 +21,6 @@ from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
 from chatpro.domain.chats import AnswerState, Chat, Message
 from chatpro.errors import PROBLEM_SENTENCES, ChatProError, NotFound, Problem
-from chatpro.models.cards import Cards
 from chatpro.services.accounts import Meter
 from chatpro.services.answering import AskLast, NotSent, Sent
 from chatpro.services.history import Opened
@@ -43,11 +42,6 @@ WARNINGS = {
 def _starters() -> list[dict[str, str]]:
     found: list[dict[str, str]] = tomllib.loads((ROOT / "data" / "prompts" / "starters.toml").read_text(encoding="utf-8"))["starter"]
     return found
-
-
-@cache
-def _cards() -> Cards:
-    return Cards()
 
 
 @dataclass(frozen=True)
@@ -390,7 +384,7 @@ def _what_happened(message: Message, model: str) -> str:
 
 def _title(model: str) -> str:
     """A model's name for people."""
-    return _cards().of(model).title or model
+    return house().cards.of(model).title or model
 
 
 def _empty(account: Account) -> None:
