@@ -69,6 +69,7 @@ class Drawing {
     this.cursor = make("span");
     this.cursor.className = "cursor";
     this.cursor.setAttribute("aria-hidden", "true");
+    this.tail = make("span"); // see Reader.show
     this.afterBlank = false; // the line before this one was empty: what makes a list loose
     this.hard = false; // the text before the coming line break asked for a real one
     this.table = null;
@@ -105,6 +106,7 @@ class Drawing {
   }
 
   open(type) {
+    if (this.stack.length > DEEPEST) throw new Error("more levels than anybody reads");
     let node;
     const above = this.top;
     if (BLOCKS.has(type) && above.type === smd.LIST_ITEM && this.afterBlank && this.lastOf(above.node)) above.list.classList.add("loose");
@@ -165,6 +167,15 @@ class Drawing {
         if (this.afterBlank && above.node.children.length) above.node.classList.add("loose");
         node = this.put(above.node, make("li"));
         break;
+      case smd.LIST_UNORDERED:
+      case smd.LIST_ORDERED: {
+        // smd begins another list after an item with paragraphs of its own; to Streamlit it is the same one.
+        const last = this.lastOf(above.node);
+        const same = last?.tagName === TAGS[type].toUpperCase();
+        if (same && this.afterBlank) last.classList.add("loose");
+        node = same ? last : this.put(above.node, make(TAGS[type]));
+        break;
+      }
       default: {
         const block = BLOCKS.has(type);
         node = this.put(block ? above.node : this.words, make(TAGS[type] ?? "span"));
@@ -209,7 +220,7 @@ class Drawing {
       top.node.textContent = words ? `[image not loaded: ${words}]` : "[image not loaded]";
       top.address = value;
     } else if (type === smd.CHECKED) top.node.checked = true;
-    else if (type === smd.START && /^\d{1,9}$/.test(value)) top.node.setAttribute("start", value);
+    else if (type === smd.START && !top.node.children.length && /^\d{1,9}$/.test(value)) top.node.setAttribute("start", value);
   }
 
   lead(top, value) {
@@ -273,6 +284,7 @@ const WORD = /[\p{L}\p{N}]/u;
 const PLACES_OF_BREAKS = new Set([
   smd.PARAGRAPH, smd.LIST_ITEM, smd.ITALIC_AST, smd.ITALIC_UND, smd.STRONG_AST, smd.STRONG_UND, smd.STRIKE, smd.LINK,
 ]);
+const PLACES_TO_BEGIN = new Set([smd.DOCUMENT, smd.LINE_BREAK, smd.NEWLINE, smd.BLOCKQUOTE, smd.LIST_ORDERED, smd.LIST_UNORDERED, smd.TABLE, smd.TABLE_ROW]);
 
 /**
  * Feeds smd, and puts right what it reads otherwise than Streamlit does: a single dollar is money, underscores within words
@@ -294,19 +306,27 @@ class Reader {
   }
 
   write(text) {
+    this.drawing.tail.remove();
     for (const char of text) this.take(char);
     this.flush();
+    this.show();
+  }
+
+  /** smd keeps the last character back until the next one says what it is. A letter is a letter: it is shown meanwhile. */
+  show() {
+    const { parser, drawing } = this;
+    const waits = !PLACES_TO_BEGIN.has(parser.token) && !CODE.has(parser.tokens[parser.len]) && (parser.token === smd.MAYBE_URL || /^[^\s\\`*_~[\]!<|$#>(-]$/u.test(parser.pending));
+    if (!waits) return;
+    drawing.tail.textContent = parser.pending.replace(OURS, (sign) => AS_TEXT[sign]);
+    drawing.words.append(drawing.tail, drawing.cursor);
   }
 
   end() {
+    this.drawing.tail.remove();
     if (this.prefix) this.decide();
     this.release("\n");
     this.flush();
     smd.parser_end(this.parser);
-  }
-
-  get tooDeep() {
-    return this.parser.len >= DEEPEST;
   }
 
   take(char) {
@@ -447,18 +467,18 @@ class Line {
   static open = new Map();
   static losses = 0; // over all channels: a right that has ended makes each new channel fail as the one before
 
-  static at(url, heir) {
-    const known = Line.open.get(url) ?? new Line(url, heir);
+  static at(url) {
+    const known = Line.open.get(url) ?? new Line(url);
     clearTimeout(known.leaving);
     return known;
   }
 
-  constructor(url, heir) {
+  constructor(url) {
     this.url = url;
     this.views = new Set();
     this.stops = new Set();
     this.failures = 0;
-    this.answer = heir ?? { id: null, text: "", at: 0, ended: false, ends: 0 };
+    this.answer = { id: null, text: "", at: 0, ended: false, ends: 0 };
     Line.open.set(url, this);
     this.connect();
   }
@@ -479,6 +499,12 @@ class Line {
   greet() {
     const wanted = [...this.views].map((view) => view.id).find(Boolean) ?? this.answer.id;
     this.send({ id: wanted, at: wanted === this.answer.id ? this.answer.at : 0 });
+  }
+
+  /** A view shows another answer than what came: it may have been told of before the view was there to hear. */
+  wanted() {
+    const wanted = [...this.views].map((view) => view.id).find(Boolean);
+    if (wanted && wanted !== this.answer.id) this.greet();
   }
 
   send(words) {
@@ -517,14 +543,25 @@ class Line {
     this.timer = setTimeout(() => this.connect(), wait * (0.75 + Math.random() / 2));
   }
 
-  /** Ask the script for another channel: at once the first time, then at ever longer intervals, so that a right that has ended never makes a storm. */
+  /**
+   * Ask the script for another channel, at ever longer intervals, so that a right that has ended never makes a storm. Not at
+   * once: after a restart the page runs anew by itself, and a rerun of a fragment that the new process does not know yet would
+   * take that run's place.
+   */
   lost() {
-    const wait = Line.losses ? Math.min(60_000, 1_000 * 2 ** Line.losses) : 50;
+    const wait = Math.min(60_000, 2_000 * 2 ** Line.losses) * (0.75 + Math.random() / 2);
     Line.losses += 1;
     this.timer = setTimeout(() => {
-      for (const view of this.views) view.lost(this.url);
+      const views = [...this.views];
+      const keepers = views.filter((view) => view instanceof Keeper);
+      for (const view of keepers.length ? keepers : views) view.lost(this.url);
       if (this.views.size) this.lost();
     }, wait);
+  }
+
+  /** What the page knows of its answer goes over to its new channel. */
+  inherit(answer) {
+    if (answer && !answer.ended && this.answer.id === null) this.answer = answer;
   }
 
   join(view) {
@@ -539,7 +576,6 @@ class Line {
       Line.open.delete(this.url);
       this.socket.close();
     }, 5_000);
-    this.forget = null;
   }
 
   /** A laptop that wakes, a network that comes back: do not wait out the pause. */
@@ -595,12 +631,16 @@ class View {
     this.trigger = trigger;
     this.writing = String(data.writing ?? "");
     if (this.line?.url !== data.stream_url) {
-      const heir = this.line?.answer;
-      this.line?.leave(this);
-      this.line = Line.at(data.stream_url, heir);
+      const before = this.line;
+      before?.leave(this);
+      this.line = Line.at(data.stream_url);
+      this.line.inherit(before?.answer);
       this.line.join(this);
     }
-    if (data.id !== this.id) this.begin(data.id);
+    if (data.id !== this.id) {
+      this.begin(data.id);
+      this.line.wanted();
+    }
     this.say();
     this.draw();
   }
@@ -640,7 +680,7 @@ class View {
 
   put(fresh, whole) {
     try {
-      if (!this.plain && whole.length <= LONGEST && !this.reader.tooDeep) return this.reader.write(fresh);
+      if (!this.plain && whole.length <= LONGEST) return fresh === null ? this.reader.end() : this.reader.write(fresh);
     } catch (error) {
       console.error("The answer is shown as plain text from here on.", error);
     }
@@ -655,7 +695,7 @@ class View {
   end(answer) {
     this.ended = true;
     if (!this.plain) {
-      this.reader.end();
+      this.put(null, answer.text);
       this.drawing.cursor.remove();
     }
     this.box.setAttribute("aria-busy", "false");
@@ -693,17 +733,38 @@ class View {
   }
 }
 
-/** What scrolls the page: Streamlit's main part, under a name that depends on whether a composer is there. */
+/** What scrolls the page, unless Streamlit itself keeps it at the end, as it does where a composer is: two who do it fight over the place. */
 function scrollerOf(node) {
-  for (let at = node.parentElement; at; at = at.parentElement) if (/auto|scroll/.test(getComputedStyle(at).overflowY)) return at;
+  for (let at = node.parentElement; at; at = at.parentElement) {
+    if (/auto|scroll/.test(getComputedStyle(at).overflowY)) return at.dataset.testid === "stAppScrollToBottomContainer" ? null : at;
+  }
   return null;
+}
+
+/** Stands outside of every fragment and shows nothing: whose rerun is the whole page's (live.py, keep_page). */
+class Keeper {
+  id = null;
+
+  show(data, trigger) {
+    this.lost = (url) => trigger("lost", url);
+    if (this.line?.url === data.page_url) return;
+    this.line?.leave(this);
+    this.line = Line.at(data.page_url);
+    this.line.join(this);
+  }
+
+  draw() {}
+
+  leave() {
+    this.line.leave(this);
+  }
 }
 
 const views = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
   let view = views.get(parentElement);
-  if (!view) views.set(parentElement, (view = new View(parentElement)));
+  if (!view) views.set(parentElement, (view = data.page_url ? new Keeper() : new View(parentElement)));
   view.show(data, setTriggerValue);
   return () => {
     views.delete(parentElement);

@@ -55,12 +55,22 @@ _component = st.components.v2.component(
 )
 
 
+def keep_page(*, channel: str, key: str = "keep") -> None:
+    """Draw nothing, but have the whole page run again when its channel was lost. Call it once a run, outside of every fragment.
+
+    After a restart of the server Streamlit connects again and runs nothing, and the new process knows none of the old
+    fragments: a rerun that `live_answer` asks for fails there. Only what stands outside of fragments can start the page anew.
+    """
+    _component(key=key, data={"page_url": f"{base_path()}/ws/page/{channel}"}, on_lost_change=_nothing)
+
+
 def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Callable[[], None], key: str = "live") -> None:
     """Draw the answer that this page's channel watches, or nothing but the open socket when there is none.
 
     Call it in a fragment, on every run of the page, also while nothing is written: the socket must be there before the first
     word. `writing` is the model's title. `on_end` is called once when the answer has ended; the fragment runs after it.
-    The fragment also runs when the channel is unknown or was closed: renew it (`Sockets.renewed`) at its beginning.
+    When the channel is unknown or was closed, the page runs again if `keep_page` is on it, otherwise the fragment: renew the
+    channel (`Sockets.renewed`) at the beginning of either.
     """
     _component(
         key=key,

