@@ -1,7 +1,7 @@
 """The one WebSocket of an open page: words go out as they come, Stop comes in.
 
 The words of an answer never touch a script thread: the script says which answer its page shows, the server's loop sends it.
-Without this room each new word would redraw the page (the figures are in bench/README.md), a reload would lose the rest,
+Without this room each new word would redraw the page (docs/decisions.md has the figures), a reload would lose the rest,
 and a foreign page could read along with its visitor's cookie.
 
 A channel is the key: unguessable, made by the script for its own page, bound to one account and its session epoch, asked
