@@ -45,9 +45,13 @@ class Gap:
     @property
     def sentence(self) -> str:
         """For the operations page and the log: counts only."""
+        ledger = self.witness.ledger_count - self.store.ledger_count
+        audit = self.witness.audit_count - self.store.audit_count
+        if ledger <= 0 and audit <= 0:
+            return "The store differs from its witness: entries that were there before have been changed. Was another copy restored?"
         return (
-            f"The store is behind its witness: {self.witness.ledger_sequence - self.store.ledger_sequence} usage entries and "
-            f"{self.witness.audit_sequence - self.store.audit_sequence} audit entries that were there before are missing. Was an older copy restored?"
+            f"The store is behind its witness: {max(0, ledger)} usage entries and {max(0, audit)} audit entries that were there before are missing. "
+            "Was an older copy restored?"
         )
 
 
