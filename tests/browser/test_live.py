@@ -383,6 +383,7 @@ def test_whoever_scrolled_up_stays_and_whoever_reads_the_end_follows(reader: Rea
     reader.page.wait_for_timeout(300)
     reader.say(*(f"Line {n}.\n\n" for n in range(30)))
     until(lambda: scroller.evaluate(where)[1] < 12)
+    reader.page.wait_for_timeout(500)  # Streamlit takes a scroll that comes with a change of height for its own
     box = reader.page.viewport_size
     assert box
     reader.page.mouse.move(box["width"] / 2, 300)
