@@ -39,7 +39,7 @@ def read_rows(root: Path) -> dict[int, str]:
 def find_proofs(tests: Path) -> dict[int, list[str]]:
     """Row → `file::test` for each test with `@pytest.mark.fault(N, …)` on itself, its class, one of its parameters or its module."""
     proofs: dict[int, list[str]] = defaultdict(list)
-    for path in sorted(tests.rglob("test_*.py")):
+    for path in sorted([*tests.rglob("test_*.py"), *tests.rglob("contract.py")]):  # contracts are inherited by the tests of each engine
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
         _collect(tree, path.relative_to(tests.parent).as_posix(), _marks_of_module(tree), proofs)
     return dict(proofs)

@@ -24,7 +24,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
-    with Server(tmp_path, upstream.address) as started:
+    with Server(tmp_path, upstream.address, CHATPRO_SHUTDOWN_SECONDS="0.5") as started:
         yield started
 
 
@@ -45,8 +45,12 @@ def write(page: Any, text: str) -> None:
 
 
 DEEP = """() => {
-  const read = node => node.nodeType === 3 ? node.data : [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes]
-    .filter(n => !["STYLE", "SCRIPT"].includes(n.nodeName)).map(read).join(" ");
+  const read = node => {
+    if (node.nodeType === 3) return node.data;
+    if (["STYLE", "SCRIPT"].includes(node.nodeName)) return "";
+    const inside = [...(node.shadowRoot ? [node.shadowRoot] : []), ...node.childNodes].map(read).join("");
+    return ["SPAN", "EM", "STRONG"].includes(node.nodeName) ? inside : ` ${inside} `;
+  };
   return new Set(read(document.querySelector('[data-testid=stMain]')).match(/\\bword\\d+\\b/g)).size;
 }"""
 """Counts the words of the test's answers that are on the page, also inside the component that draws them while they come."""
@@ -264,3 +268,20 @@ def test_the_log_holds_nobodys_words_and_no_key(tmp_path: Path, new_page: Callab
 
     assert "Chat Pro is at" in log
     assert marker not in log and "made-up" not in log
+
+
+@pytest.mark.fault(118)
+def test_sigterm_in_mid_answer_settles_it_and_the_page_has_it_after_the_restart(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """An orderly end with code 0; what was written is kept without waiting for the next start's recovery."""
+    upstream.queue(Reply([said("word1 word2 word3 "), HANG]))
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    write(page, "Do not lose this")
+    wait_for_words(page, 3)
+
+    assert server.terminate() == 0
+    server.start()
+
+    page.get_by_text("Interrupted: the service ended").wait_for(timeout=30_000)
+    assert words_seen(page) == 3
+    assert "Traceback" not in server.log.read_text()

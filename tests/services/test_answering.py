@@ -624,3 +624,42 @@ def test_a_send_from_a_page_that_is_behind_goes_to_the_end_of_the_conversation(t
         ended(house, mara, send(house, mara, "Q3", first.chat_id, first.answer_id))
 
         assert [m.text for m in house.history.open(mara, first.chat_id).messages] == ["Q1", "A1", "Q2", "A2", "Q3", "A3"]
+
+
+@pytest.mark.fault(44)
+def test_what_was_reserved_in_one_cycle_and_settled_in_the_next_is_charged_to_the_first(tmp_path: Path) -> None:
+    """The next cycle starts at nothing used, and the receipt says which one paid."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(("Late in the month", Hold(gate), Ended("stop")))) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+        before = house.accounts.meter(mara, house.answering.sizes())
+        assert before is not None and before.cycle is not None
+        house.now.at = before.cycle.ends_at  # type: ignore[attr-defined]
+        gate.set()
+        ended(house, mara, sent)
+
+        after = house.accounts.meter(mara, house.answering.sizes())
+        assert after is not None and after.cycle is not None
+        assert (after.cycle.starts_at, after.used, after.reserved) == (before.cycle.ends_at, 0, 0)
+        (entry,) = house.accounts.receipts(mara)
+        assert entry.cycle_starts_at == before.cycle.starts_at and entry.receipt.total > 0
+        assert_books_agree(house, mara)
+
+
+@pytest.mark.fault(48)
+def test_a_plan_that_ends_while_an_answer_is_written_lets_it_finish_and_stops_the_next(tmp_path: Path) -> None:
+    """The running one is charged as any other."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(("Going on", Hold(gate), " to the end", Ended("stop")))) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+        until(lambda: house.answering.watch(mara.id, sent.answer_id).text)  # type: ignore[union-attr]
+        house.store.write(lambda unit: unit.add_entitlement(mara.id, "Freelancer Plus", 200_000, house.now(), house.now(), house.now()))
+        refused = house.answering.send(mara, house.answering.new_chat_id(), "Next", None)
+        gate.set()
+
+        message = ended(house, mara, sent)
+        assert message.text == "Going on to the end" and message.answer is not None and message.answer.receipt is not None
+        assert message.answer.receipt.total > 0
+        assert isinstance(refused, NotSent) and refused.reason == "plan_ended"
