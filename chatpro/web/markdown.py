@@ -327,24 +327,12 @@ def _light(tex: str) -> bool:
     return len(tex) <= LONGEST_FORMULA and not _HEAVY_TEX.search(tex) and max((tex.count(c) for c in "{^_"), default=0) <= 300
 
 
-def _no_footnotes(rule: Callable[..., bool]) -> Callable[..., bool]:
-    """`[^1]: …` is a footnote to Streamlit, with whatever stands in it, and a definition to markdown-it, with nothing."""
-
-    def reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-        return not _block_line(state, start).startswith("[^") and rule(state, start, end, silent)
-
-    return reference
-
-
 def _parser(definitions: bool) -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": DEEPEST + 20}).enable(["table", "strikethrough"])
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # every link must be seen to be judged
     parser.disable(["html_block", "html_inline"])
-    rules = {rule.name: rule.fn for rule in parser.block.ruler.__rules__}
     parser.block.ruler.before("fence", "math_block", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
-    if definitions:
-        parser.block.ruler.at("reference", _no_footnotes(rules["reference"]))
-    else:
+    if not definitions:
         parser.disable("reference")  # they are shown as the text they are; what they define is known from the first parse
     inline = {rule.name: rule.fn for rule in parser.inline.ruler.__rules__}
     parser.inline.ruler.before("escape", "math", _noting("math", _math))

@@ -166,6 +166,7 @@ def test_a_link_elsewhere_than_the_web_or_mail_is_text(target: str) -> None:
     for said in (f"[look]({target})", f"[look](<{target}>)", f"[look][t]\n\n[t]: {target}", f"<{target}>"):
         safe = safe_answer(said)
         assert_harmless(safe)
+        assert not safe.startswith("```"), "the words stay words; falling back is for what the filter overlooked"
         assert not [t for t in tokens_of(safe) if t.type == "link_open"]
 
 
