@@ -456,6 +456,16 @@ def test_a_break_in_the_middle_goes_on_where_it_stopped(reader: Reader) -> None:
     expect(reader.finished).to_have_text("👩‍👩‍👧 one two three four")
 
 
+def test_what_comes_twice_is_drawn_once(reader: Reader) -> None:
+    reader.ask()
+    reader.say("👩‍👩‍👧 one two")
+    expect(reader.answer).to_have_text("👩‍👩‍👧 one two")
+    for at in (0, 3, 6):
+        reader.server.tell(again=at)
+    reader.say(" three")
+    expect(reader.answer).to_have_text("👩‍👩‍👧 one two three")
+
+
 def test_stop_in_the_middle_of_a_break_is_said_when_the_socket_is_back(reader: Reader) -> None:
     reader.ask()
     reader.say("one")

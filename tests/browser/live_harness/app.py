@@ -31,6 +31,9 @@ async def control(request: Request) -> JSONResponse:
         for page in list(engine.sockets._pages.values()):
             if page.socket is not None:
                 await page.socket.close(1012)
+    if "again" in told:  # what a network does that delivers twice
+        for page in engine.sockets._pages.values():
+            engine.sockets._feed(page, told["again"])
     if "forget" in told:
         engine.sockets._pages.clear()
     if "reset" in told:
