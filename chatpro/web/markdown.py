@@ -116,8 +116,8 @@ class _Document:
         self.env: dict[str, Any] = {}
         self.had_targets = "[" in text or "<" in text
         if "]:" in text:
-            _WITH_DEFINITIONS.parse(text, self.env)  # only for its references
-        self.tokens = _PARSER.parse(text, self.env)
+            _DEFINITIONS.parse(text, self.env)
+        self.tokens = _BLOCKS.parse(text, self.env)
         self.formulas = 0
 
     def rewritten(self) -> str:
@@ -134,8 +134,6 @@ class _Document:
         return "\n".join(self.lines)
 
     def _inline(self, token: Token, before: Token | None, cell_from: dict[int, int]) -> None:
-        if any(child.level > DEEPEST for child in token.children or ()):
-            raise _Refused
         is_cell = before is not None and before.type in ("th_open", "td_open")
         in_item = before is not None and before.type == "paragraph_open"
         new = self._words(token.content, task=in_item)
@@ -167,7 +165,9 @@ class _Document:
         """One paragraph's text with everything between code, links and formulas escaped."""
         env = {**self.env, "chatpro": _Inline()}
         tokens: list[Token] = []
-        _PARSER.inline.parse(content, _PARSER, env, tokens)
+        _BLOCKS.inline.parse(content, _BLOCKS, env, tokens)
+        if any(token.level > DEEPEST for token in tokens):
+            raise _Refused
         spans = sorted(env["chatpro"].spans, key=lambda span: (span.start, -span.end))
         out: list[str] = []
         at = 0
@@ -222,9 +222,7 @@ def _may_nest(text: str) -> bool:
 
 def _holds(markdown: str) -> bool:
     """The promise, asked of the result: no picture, and no link that leads elsewhere than it may."""
-    return all(
-        token.type != "image" and ("href" not in token.attrs or allowed_target(str(token.attrs["href"]))) for token in _every(_WITH_DEFINITIONS.parse(markdown))
-    )
+    return all(token.type != "image" and ("href" not in token.attrs or allowed_target(str(token.attrs["href"]))) for token in _every(_JUDGE.parse(markdown)))
 
 
 def _every(tokens: list[Token]) -> Iterator[Token]:
@@ -327,19 +325,22 @@ def _light(tex: str) -> bool:
     return len(tex) <= LONGEST_FORMULA and not _HEAVY_TEX.search(tex) and max((tex.count(c) for c in "{^_"), default=0) <= 300
 
 
-def _parser(definitions: bool) -> MarkdownIt:
+def _parser(definitions: bool, inline: bool) -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": DEEPEST + 20}).enable(["table", "strikethrough"])
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # every link must be seen to be judged
     parser.disable(["html_block", "html_inline"])
     parser.block.ruler.before("fence", "math_block", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     if not definitions:
         parser.disable("reference")  # they are shown as the text they are; what they define is known from the first parse
-    inline = {rule.name: rule.fn for rule in parser.inline.ruler.__rules__}
+    if not inline:
+        parser.disable("inline")  # each paragraph is read on its own, where its rules can say where they stood
+    rules = {rule.name: rule.fn for rule in parser.inline.ruler.__rules__}
     parser.inline.ruler.before("escape", "math", _noting("math", _math))
     for name in ("escape", "backticks", "link", "image", "autolink", "entity"):
-        parser.inline.ruler.at(name, _noting(name, inline[name]))
+        parser.inline.ruler.at(name, _noting(name, rules[name]))
     return parser
 
 
-_WITH_DEFINITIONS = _parser(definitions=True)
-_PARSER = _parser(definitions=False)
+_DEFINITIONS = _parser(definitions=True, inline=False)
+_BLOCKS = _parser(definitions=False, inline=False)
+_JUDGE = _parser(definitions=True, inline=True)
