@@ -370,7 +370,22 @@ def test_the_finished_answer_stands_where_the_growing_one_stood(browser: Browser
     assert len(shared) >= 12
     for words, before, after in shared:
         assert abs(before[1] - after[1]) <= 2 and abs(before[0] - after[0]) <= 6, words
+    assert reader.finished.locator("blockquote").evaluate("e => getComputedStyle(e).opacity") == "1", "our stylesheet lost to Streamlit's"
     assert reader.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    reader.context.close()
+
+
+def test_a_wide_table_scrolls_in_itself_on_a_phone_growing_and_finished(browser: Browser, server: LiveServer) -> None:
+    server.tell(reset=True)
+    reader = Reader(browser, server, viewport={"width": 320, "height": 700})
+    reader.ask()
+    reader.say("| " + " | ".join(f"Heading{n}" for n in range(9)) + " |\n|" + "---|" * 9 + "\n| " + " | ".join("unbreakable" for _ in range(9)) + " |\n\nAfter")
+    expect(reader.answer).to_contain_text("After")
+    fits = "e => e.scrollWidth > e.clientWidth && e.getBoundingClientRect().right <= innerWidth - 8"
+    assert reader.answer.locator("table").evaluate(fits)
+    reader.say(done=True)
+    expect(reader.finished).to_contain_text("After")
+    assert reader.finished.locator("table").evaluate(fits)
     reader.context.close()
 
 
