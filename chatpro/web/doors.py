@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -42,21 +43,21 @@ STAFF_SEES: dict[Role, str] = {
 # --- Signing in -------------------------------------------------------------------------------------------------------
 
 
-def sign_in() -> Account | None:
-    """The page of somebody who is not signed in. Returns the sample account that was chosen, in demo mode."""
+def sign_in(name: str) -> None:
+    """The page of somebody who is not signed in and asked for the page `name`."""
     with _middle():
         _brand()
         if house().settings.demo:
-            return _choose_sample()
+            _choose_sample(name)
+            return
         st.title("Sign in", anchor=False)
         st.html(f'<p class="note">{escape(house().settings.product_name)} opens after you signed in. What you write stays between you and the model.</p>')
         if st.button("Sign in", key="do_sign_in", type="primary", width="stretch"):
             st.login(_provider())
         links()
-    return None
 
 
-def _choose_sample() -> Account | None:
+def _choose_sample(name: str) -> None:
     st.title("Choose a sample account", anchor=False)
     here = house().settings.host in LOOPBACK
     parts.notice(
@@ -65,17 +66,20 @@ def _choose_sample() -> Account | None:
         "Demo mode.",
         "No password is asked, so this page answers only on this computer." if here else "No password is asked: whoever reaches this page can come in.",
     )
-    chosen = None
     people = {account.subject: account for account in house().accounts.samples()}
     for account in (people[name] for name in OFFERED if name in people):
         icon, title, text = _card_of(account)
-        if parts.card(account.subject, icon, title, text, wide=True):
-            chosen = account
+        parts.link_card(account.subject, icon, title, text, _way_in(account, name))
     others = [name for name in people if name not in OFFERED]
     if others:
         parts.note(f"{len(others)} more freelancers fill the figures of the service. To be one of them, put a name into the address: /?as={others[0]}")
     parts.note("To sign people in for real, set up a sign-in provider: see the README, under Configuration.")
-    return chosen
+
+
+def _way_in(account: Account, name: str) -> str:
+    """The address that signs in: the one that was asked for where this account may open it, else its first page."""
+    kept = {key: st.query_params[key] for key in st.query_params if account.may_open(name)}
+    return ("" if account.may_open(name) else "./") + "?" + urlencode({**kept, "as": account.subject})
 
 
 def _card_of(account: Account) -> tuple[str, str, str]:

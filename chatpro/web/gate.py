@@ -13,7 +13,7 @@ import streamlit as st
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
 from chatpro.domain.chats import clean_text
-from chatpro.web import doors, places
+from chatpro.web import demo, doors, places
 
 _SESSION = "signed_in_as"
 
@@ -25,10 +25,7 @@ def page(name: str) -> Account:
         _end()
     account = who()
     if account is None:
-        chosen = doors.sign_in()
-        if chosen is not None:
-            sign_in_as(chosen)
-            _enter(chosen, name)
+        doors.sign_in(name)
         _end()
     if not account.may_open(name):
         doors.not_found(account)
@@ -40,13 +37,6 @@ def who() -> Account | None:
     """Who is signed in, as the store has them now: closed accounts and sessions of an older epoch are signed out."""
     _clean_address()
     return _sample() if house().settings.demo else _provided()
-
-
-def sign_in_as(account: Account) -> None:
-    """Demo mode: this session is now this sample account's, and nothing of anybody else's is left in it."""
-    st.query_params.clear()
-    st.query_params["as"] = account.subject
-    _begin(account)
 
 
 def sign_out() -> NoReturn:
@@ -69,15 +59,8 @@ def _begin(account: Account) -> None:
     house().accounts.learn_zone(account, st.context.timezone or "UTC")
 
 
-def _enter(account: Account, name: str) -> NoReturn:
-    """After a choice on the sign-in page: the page whose address was typed, or the first that this account may open."""
-    if account.may_open(name):
-        st.rerun()
-    # Until this run ends, the pages are still those of nobody, and behind `/` stands nobody's first page.
-    places.go(places.first_of(None), **{"as": account.subject})
-
-
 def _sample() -> Account | None:
+    """Demo mode: whom the address names, else whom this session or this browser was last."""
     accounts = house().accounts
     wanted = st.query_params.get("as")
     if _SESSION in st.session_state:
@@ -88,17 +71,12 @@ def _sample() -> Account | None:
             st.query_params.clear()
             return None
         if wanted in (None, account.subject):
-            if wanted is None:
-                st.query_params["as"] = account.subject  # a link from page to page drops it; a reload needs it
             return account
         st.session_state.clear()
-    account = accounts.sample(wanted) if wanted else None
+    account = accounts.sample(wanted) if wanted else demo.remembered(st.context.cookies.get(demo.COOKIE))
     if account is None:
         return None
-    chat = st.query_params.get("chat")
-    sign_in_as(account)
-    if chat:
-        st.query_params["chat"] = chat
+    _begin(account)
     return accounts.find(account.id)
 
 

@@ -120,14 +120,23 @@ def notice(kind: str, icon: str, fact: str, text: str, dismiss: str | None = Non
         return bool(dismiss) and st.button(dismiss or "", key=f"seen_{kind}", type="tertiary")
 
 
-def card(key: str, icon: str, title: str, text: str, wide: bool = False) -> bool:
+def card(key: str, icon: str, title: str, text: str) -> bool:
     """A card that is one button. True when it was pressed in this run."""
     with st.container(key=f"card_{key}"):
         st.html(
-            f'<div class="card{" wide" if wide else ""}"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
+            f'<div class="card"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
             f"<div><b>{escape(clean_title(title))}</b><span>{escape(text)}</span></div></div>"
         )
         return st.button(label(title), key=f"go_{key}", type="tertiary", width="stretch")
+
+
+def link_card(key: str, icon: str, title: str, text: str, address: str) -> None:
+    """A wide card that is one link, to an address of this app."""
+    with st.container(key=f"card_{key}"):
+        st.html(
+            f'<a class="card wide" href="{escape(address)}"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
+            f"<b>{escape(clean_title(title))}</b><span>{escape(text)}</span></a>"
+        )
 
 
 def facts_html(facts: dict[str, str]) -> str:

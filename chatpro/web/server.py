@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from chatpro import bootstrap, config
 from chatpro.errors import ChatProError, ConfigError
 from chatpro.web import live
+from chatpro.web.demo import RememberSample
 from chatpro.web.headers import Headers
 from chatpro.web.sockets import Sockets
 
@@ -116,8 +117,9 @@ def routes() -> list[BaseRoute]:
 
 
 def middleware() -> list[Middleware]:
-    """Headers on every response, and the demo's refusal of strangers."""
-    return [Middleware(Headers, settings=settings(), preload=live.MODULES)]
+    """Headers on every response, the demo's refusal of strangers, and its memory."""
+    remember = [Middleware(RememberSample)] if settings().demo else []
+    return [Middleware(Headers, settings=settings(), preload=live.MODULES), *remember]
 
 
 async def livez(_: Request) -> JSONResponse:

@@ -77,7 +77,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     # Signing in: one card a person; Lea has the plan and was not asked yet.
     page.goto(server.url)
-    page.get_by_role("button", name=re.compile("Lea")).click()
+    page.get_by_role("link", name=re.compile("Lea")).click()
 
     # Consent: two equal buttons, nothing ticked; nothing can be written before the yes.
     yes, no = page.get_by_role("button", name="Yes, use AI for my chats"), page.get_by_role("button", name="No, not now")
@@ -119,13 +119,13 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     # Rename, delete, undo.
     title = page.locator(".st-key-chat_head h1")
-    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.locator("[data-testid=stPopoverButton]:visible").click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("New title").fill("Bakery <b>site</b> :red[x] $5")
     page.locator("[data-testid=stForm]").get_by_role("button", name="Rename").click()
     page.wait_for_function("() => document.querySelector('.st-key-chat_head h1').innerText.includes('Bakery')")
     assert title.inner_text().replace("\u2060", "") == "Bakery <b>site</b> :red[x] $5"
-    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.locator("[data-testid=stPopoverButton]:visible").click()
     page.get_by_role("button", name="Delete chat").click()
     page.get_by_role("button", name="Delete it").click()
     page.get_by_role("button", name="Undo").wait_for()
@@ -135,7 +135,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     title.wait_for()
 
     # Opting out: one click, history readable, no composer.
-    page.locator(".st-key-chat_head [data-testid=stPopover] button").click()
+    page.locator("[data-testid=stPopoverButton]:visible").click()
     page.get_by_role("button", name="Stop using AI").click()
     page.get_by_role("button", name="Think again").wait_for()
     assert composer(page).count() == 0 and words_seen(page) > 20

@@ -20,7 +20,7 @@ from chatpro.config import ROOT
 from chatpro.domain.accounts import PAGE_ROLES, Role
 from chatpro.web import parts, places
 from tests.cast import person, write_chat
-from tests.pages.conftest import NOT_FOUND, SIGN_IN, page, site, title_of, words
+from tests.pages.conftest import NOT_FOUND, SIGN_IN, html_of, page, site, title_of, words
 
 PAGES = sorted(PAGE_ROLES)
 ONE_OF_EACH = {
@@ -66,9 +66,11 @@ def test_signed_out_every_address_leads_to_sign_in(shared_house: House, spy_on_t
     test = site(name)
     assert (title_of(test), spy_on_text()) == (SIGN_IN, [])
 
-    test.button(key="go_jude").click().run()
+    way_in = re.search(r'href="([^"]*)as=jude"', html_of(test))
+    assert way_in is not None
+    led_on = site(name if way_in[1] == "?" else None, "jude")
 
-    assert title_of(test) == ({"account": "Account", "help": "Help"}.get(name, "Disputes"))
+    assert title_of(led_on) == ({"account": "Account", "help": "Help"}.get(name, "Disputes"))
 
 
 @pytest.mark.fault(15)
