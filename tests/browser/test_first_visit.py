@@ -105,7 +105,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     # Another page and back.
     page.get_by_role("link", name="Help").click()
-    page.get_by_role("heading", level=1).first.wait_for()
+    page.get_by_role("heading", name="Help", level=1).wait_for()
     page.go_back()
     page.locator(".st-key-chat_head").wait_for()
     wait_for_words(page, before + 20)
