@@ -78,7 +78,7 @@ def draw(account: Account) -> None:
             _head(account, opened)
             _conversation(account, opened, may_send)
         else:
-            _empty(account)
+            _empty(account, closed=meter is not None and meter.closed)
     _live(account, opened)
     _foot(account, opened, meter, may_send)
 
@@ -259,7 +259,7 @@ def _ended() -> None:
 
 
 def _panel(account: Account, open_id: str | None) -> None:
-    with parts.panel(account), st.container(key="panel_list"):
+    with parts.panel(account, _way_out if house().accounts.opted_in(account) else None), st.container(key="panel_list"):
         chats = house().history.chats(account)
         for heading, group in _grouped(chats, house().now(), parts.zone_of(account)):
             st.html(f'<h2 class="panel-h">{escape(heading)}</h2>')
@@ -267,6 +267,11 @@ def _panel(account: Account, open_id: str | None) -> None:
                 _row(chat, chat.id == open_id)
         if not chats:
             parts.note("Your chats will stand here.")
+
+
+def _way_out() -> None:
+    """One click from any chat, as near as the yes was."""
+    st.button("Stop using AI", type="tertiary", key="opt_out", on_click=_opt_out, help="Takes your consent back at once. Your chats stay here to read.")
 
 
 def _row(chat: Chat, is_open: bool) -> None:
@@ -295,11 +300,9 @@ def _head(account: Account, opened: Opened) -> None:
         with st.container(gap=None):
             st.title(parts.label(opened.title), anchor=False)
             parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}, then deleted")
-        with st.popover("", icon=":material/more_horiz:", type="tertiary", help="Rename or delete this chat, or take back your consent"):
+        with st.popover("", icon=":material/more_horiz:", type="tertiary", help="Rename or delete this chat"):
             st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
             st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))
-            if house().accounts.opted_in(account):
-                st.button("Stop using AI", type="tertiary", icon=":material/block:", key="opt_out", on_click=_opt_out, help="Takes your consent back at once")
     if st.session_state.get("renaming") == opened.id:
         with st.form("rename_form", border=True):
             st.text_input("New title", value=opened.title, max_chars=60, key="new_title")
@@ -387,7 +390,10 @@ def _title(model: str) -> str:
     return house().cards.of(model).title or model
 
 
-def _empty(account: Account) -> None:
+def _empty(account: Account, closed: bool) -> None:
+    if closed:
+        parts.head("Chat", "Open one of your chats in the panel to read it.")
+        return
     first = parts.name_of(account).split()[0]
     st.html(f'<div class="empty"><h1>What are you working on, {escape(first)}?</h1><p>Start with one of these, or write below.</p></div>')
     starters = _starters()
@@ -460,10 +466,15 @@ def _notices(account: Account, meter: Meter | None) -> None:
         _ask_last(account, ask[4])
     elif said := st.session_state.pop("said", None):
         parts.notice(said.kind, said.icon, said.fact, said.text)
+    elif meter is not None and meter.cycle is not None and meter.closed:
+        when = parts.opens_at(meter.cycle.ends_at, account)
+        parts.notice(
+            "plain", "hourglass_bottom", "This month's allowance is used up.", f"You can write again on {when}. Your chats stay here to read and copy."
+        )
     elif meter is not None and meter.cycle is not None and meter.next_is_last:
         until = parts.opens_at(meter.cycle.ends_at, account)
         parts.notice("last", "hourglass_bottom", f"Your next message is the last one until {until}.", f"It can use up to {meter.remaining:,} tokens.")
-    elif meter is not None and meter.cycle is not None and not meter.closed:
+    elif meter is not None and meter.cycle is not None:
         _warn(account, meter)
 
 
@@ -488,7 +499,7 @@ def _warn(account: Account, meter: Meter) -> None:
             seen = f"put_away_{kind}_{meter.cycle.starts_at:%Y%m%d}_{meter.allowance}"
             if seen in st.session_state:
                 return
-            text = f"About {parts.count_of(meter.left, 'message')} left until {parts.opens_at(meter.cycle.ends_at, account)}."
+            text = f"{parts.left(meter)} until {parts.opens_at(meter.cycle.ends_at, account)}."
             if parts.notice(kind, icon, fact, text, "OK"):
                 st.session_state[seen] = True
                 st.rerun()

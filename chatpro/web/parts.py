@@ -7,7 +7,7 @@ Everything that a person wrote or is called goes through `escape` or `label` her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from html import escape
@@ -87,6 +87,12 @@ def when(at: datetime, account: Account) -> str:
     return f"{local:%a}, {local:%H:%M}" if 1 < days < 7 else short_day(at, account)
 
 
+def stamp(at: datetime, account: Account) -> str:
+    """09:41 today, 4 Sep, 09:41 on other days."""
+    local, today = at.astimezone(zone_of(account)), house().now().astimezone(zone_of(account))
+    return f"{local:%H:%M}" if local.date() == today.date() else f"{short_day(at, account)}, {local:%H:%M}"
+
+
 def model_title() -> str:
     """The model that answers now, by its name; none may be known."""
     model = house().model.model
@@ -151,11 +157,11 @@ def facts_html(facts: dict[str, str]) -> str:
 def meter(stand: Meter, account: Account) -> None:
     """Where the allowance stands, as the foot of the side panel and on the account page."""
     share = _share_html(stand)
-    left = _left(stand)
+    about = left(stand)
     st.html(
-        f'<div class="meter {escape(_level(stand))}"><div class="top"><b>{escape(left)}</b><span>{share}</span></div>'
+        f'<div class="meter {escape(_level(stand))}"><div class="top"><b>{escape(about)}</b><span>{share}</span></div>'
         f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{_percent(stand):d}"'
-        f' aria-valuetext="{share} used, {escape(left)}" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
+        f' aria-valuetext="{share} used, {escape(about)}" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
         f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s></div>'
         f'<div class="sub">{stand.used:,d} of {stand.allowance:,d} tokens{_pending_html(stand)}<br>{escape(renews(stand.cycle, account))}</div></div>'
     )
@@ -166,7 +172,7 @@ def meter_line(stand: Meter, also: str = "") -> None:
     st.html(
         f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
         f'<s style="left:75%"></s><s style="left:95%"></s></div><span>{_share_html(stand)} of this month used</span>'
-        f'<span>{escape(_left(stand))}</span><span class="opt">{escape(also)}</span></div>'
+        f'<span>{escape(left(stand))}</span><span class="opt">{escape(also)}</span></div>'
     )
 
 
@@ -183,7 +189,7 @@ def receipt(cost: Receipt, at: datetime, account: Account, also: str = "") -> No
     more = f"<span>{escape(also)}</span>" if also else ""
     st.html(
         f'<div class="receipt"><b>{cost.total:,d} tokens</b><span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span>'
-        f"<span>{escape(cost.counted)}</span>{more}<span>{escape(at.astimezone(zone_of(account)).strftime('%H:%M'))}</span></div>"
+        f"<span>{escape(cost.counted)}</span>{more}<span>{escape(stamp(at, account))}</span></div>"
     )
 
 
@@ -206,11 +212,14 @@ def _level(stand: Meter) -> str:
     return "l95" if stand.used * 100 >= stand.allowance * 95 else "l75" if stand.used * 100 >= stand.allowance * 75 else ""
 
 
-def _left(stand: Meter) -> str:
+def left(stand: Meter) -> str:
+    """About how many messages are left, in words."""
     if stand.closed or stand.used >= stand.allowance:
         return "No message left"
     if stand.next_is_last or stand.left <= 1:
         return "1 message left"
+    if stand.left > 999:
+        return "More than 999 messages left"
     return f"About {count_of(stand.left, 'message')} left"
 
 
@@ -218,17 +227,17 @@ def _left(stand: Meter) -> str:
 
 
 @contextmanager
-def panel(account: Account) -> Iterator[None]:
+def panel(account: Account, foot: Callable[[], None] | None = None) -> Iterator[None]:
     """The side panel: New chat above what the page puts into it, the meter at its foot."""
     with st.sidebar:
         if account.has(Role.FREELANCER):
             if st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
                 places.go("chat")
         yield
-        panel_foot(account)
+        panel_foot(account, foot)
 
 
-def panel_foot(account: Account) -> None:
+def panel_foot(account: Account, more: Callable[[], None] | None = None) -> None:
     """What stays in sight while the panel scrolls: the allowance, and whose sample account this is."""
     if not account.has(Role.FREELANCER):
         _sample_note(account)
@@ -241,6 +250,8 @@ def panel_foot(account: Account) -> None:
             note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
         else:
             note(f"{house().settings.plan_name} is not part of this account yet.")
+        if more is not None:
+            more()
         _sample_note(account)
 
 

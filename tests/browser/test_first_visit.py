@@ -135,7 +135,6 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     title.wait_for()
 
     # Opting out: one click, history readable, no composer.
-    page.locator("[data-testid=stPopoverButton]:visible").click()
     page.get_by_role("button", name="Stop using AI").click()
     page.get_by_role("button", name="Think again").wait_for()
     assert composer(page).count() == 0 and words_seen(page) > 20
