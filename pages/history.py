@@ -55,7 +55,7 @@ def _row(position: int, chat: Chat, days: int) -> None:
         with right, st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             st.html(
                 f'<div class="meta"><b>{escape(parts.when(chat.last_at, account))}</b><span>{escape(size)}</span>'
-                f'<span class="{"soon" if soon else ""}">Deleted on {escape(parts.short_day(gone, account))}</span></div>'
+                f'<span class="{"soon" if soon else ""}">Kept until {escape(parts.short_day(gone, account))}</span></div>'
             )
             if st.button("", key=f"delete_{chat.id}", icon=":material/delete:", type="tertiary", help="Delete this chat"):
                 st.session_state["asked_about"] = chat.id

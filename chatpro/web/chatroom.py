@@ -299,7 +299,7 @@ def _head(account: Account, opened: Opened) -> None:
     with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
         with st.container(gap=None):
             st.title(parts.label(opened.title), anchor=False)
-            parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}, then deleted")
+            parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}")
         with st.popover("", icon=":material/more_horiz:", type="tertiary", help="Rename or delete this chat"):
             st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
             st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))

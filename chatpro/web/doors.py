@@ -185,7 +185,7 @@ def _what_the_plan_is() -> None:
         f"<li>{s.allowance_tokens:,d} tokens a month, about {about:,d} messages</li><li>Renewed each month on the day of your first message</li>"
         f"<li>A word before a message is the last of the month</li></ul></div>"
         f'<div class="no"><h2>What it does not do</h2>{TICKS}<li>Send a word before you said yes</li><li>Use your words to train a model</li>'
-        f"<li>Keep chats longer than {s.retention_days:d} days</li></ul></div></div>"
+        f"<li>Show anybody messages older than {s.retention_days:d} days</li></ul></div></div>"
     )
 
 
