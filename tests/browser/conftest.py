@@ -1,4 +1,7 @@
-"""A browser for the tests in this folder, one for the whole run; each test has a context of its own, as a person has a computer."""
+"""A browser for each file of this folder; each test has a context of its own, as a person has a computer.
+
+Not one for the whole run: while Playwright is open its event loop counts as running, and every later test that starts one fails.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
