@@ -271,7 +271,7 @@ def _panel(account: Account, open_id: str | None) -> None:
 
 def _way_out() -> None:
     """One click from any chat, as near as the yes was."""
-    st.button("Stop using AI", type="tertiary", key="opt_out", on_click=_opt_out, help="Takes your consent back at once. Your chats stay here to read.")
+    st.button("Opt out of AI", type="tertiary", key="opt_out", on_click=_opt_out, help="Takes your consent back at once. Your chats stay here to read.")
 
 
 def _row(chat: Chat, is_open: bool) -> None:

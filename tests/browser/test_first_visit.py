@@ -111,7 +111,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     wait_for_words(page, before + 20)
 
     # Stop: what came stays, with its receipt.
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop", exact=True).click()
     finished_answers(page).first.wait_for()
     assert 20 < words_seen(page) < 400
     assert "stopped" in finished_answers(page).first.inner_text()
@@ -135,7 +135,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     title.wait_for()
 
     # Opting out: one click, history readable, no composer.
-    page.get_by_role("button", name="Stop using AI").click()
+    page.get_by_role("button", name="Opt out of AI").click()
     page.get_by_role("button", name="Think again").wait_for()
     assert composer(page).count() == 0 and words_seen(page) > 20
 
@@ -193,7 +193,7 @@ def test_enter_twice_sends_once_and_a_send_beside_a_running_answer_says_why_not(
     page.get_by_text("An answer is being written in this chat").wait_for()
     page.wait_for_function("() => document.querySelector('[data-testid=stChatInput] textarea').value === 'And another thing'")
     assert len([r for r in upstream.requests if r.path.endswith("completions")]) == 1
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop", exact=True).click()
     finished_answers(page).first.wait_for()
 
 
