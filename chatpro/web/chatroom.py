@@ -28,6 +28,9 @@ from chatpro.web import doors, gate, parts, server
 from chatpro.web.live import live_answer
 from chatpro.web.markdown import safe_answer, user_text_html
 
+COMPOSER_CHARS = 4_000_000
+"""What the composer takes at all. Streamlit drops a longer paste without a word, so this is far above one message's limit: the service says
+that with its figures and the text comes back. Beyond four million the browser itself grows slow, and the socket takes 25 MB."""
 SHOWN = 40
 """Newest entries drawn at first: a rerun sends all that is drawn again, and forty fill several screens."""
 
@@ -438,7 +441,7 @@ def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send
             placeholder = f"Write to {house().settings.product_name}"
             if closed and meter is not None and meter.cycle is not None:
                 placeholder = f"Writing opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
-            st.chat_input(placeholder, key="composer", max_chars=house().settings.draft_chars, disabled=closed, on_submit=_submit)
+            st.chat_input(placeholder, key="composer", max_chars=COMPOSER_CHARS, disabled=closed, on_submit=_submit)
         elif meter is None:
             parts.notice("plain", "lock", f"{house().settings.plan_name} has ended.", "Your chats stay here to read.")
         else:

@@ -197,6 +197,23 @@ def test_enter_twice_sends_once_and_a_send_beside_a_running_answer_says_why_not(
     finished_answers(page).first.wait_for()
 
 
+@pytest.mark.fault(49)
+def test_a_paste_of_two_megabytes_is_told_its_size_and_comes_back(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """Nothing is sent, nothing is lost, and the page stays usable."""
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    box = composer(page)
+    box.fill("x" * 2_000_000)
+    box.press("Enter")
+    page.get_by_text("Your draft has 2,000,000 characters; one message takes 60,000 at most.").wait_for()
+    page.wait_for_function("() => document.querySelector('[data-testid=stChatInput] textarea').value.length === 2000000")
+    assert not any(r.path.endswith("completions") for r in upstream.requests)
+
+    upstream.queue(answer("Shorter is better.", usage=None))
+    write(page, "A short one")
+    finished_answers(page).first.wait_for()
+
+
 @pytest.mark.fault(33, 93)
 def test_a_provider_that_fails_is_named_and_tried_again_with_one_click(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
     """One message in the chat whatever happened in between; nothing was charged for the failure."""
