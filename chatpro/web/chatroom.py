@@ -113,7 +113,7 @@ def _arrive(account: Account) -> None:
     if st.session_state.get("at_chat", "nowhere") == at:
         return
     st.session_state["at_chat"] = at
-    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting"):
+    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said"):
         st.session_state.pop(key, None)
     st.session_state["composer"] = (house().history.draft(account, at) if at else None) or ""
 
@@ -130,7 +130,10 @@ def _turn_to(chat_id: str | None) -> None:
 
 
 def _act(work: Callable[[Account], None]) -> None:
-    """Do it for whoever is there now. What goes wrong is said in a sentence."""
+    """Do it for whoever is there now. What goes wrong is said in a sentence, which stays until the next thing the person does:
+    an answer that ends redraws the page, and must not take away what nobody has read yet."""
+    for key in ("said", "deleted"):
+        st.session_state.pop(key, None)
     account = gate.who()
     if account is None or not account.may_open("chat"):
         return
@@ -162,10 +165,6 @@ def _after(outcome: Sent | NotSent | AskLast, chat_id: str, text: str = "", ques
             st.session_state.pop("new_chat_id", None)
             st.query_params["chat"] = st.session_state["at_chat"] = outcome.chat_id
         st.session_state.pop("ask_last", None)
-        if outcome.left_out:
-            st.session_state["said"] = _Said("Earlier messages of this chat were left out to fit.", "This answer does not remember the oldest of them.")
-        elif outcome.shortened:
-            st.session_state["said"] = _Said("This answer is kept shorter than usual", "so that it fits what is left of this month.")
         return
     st.session_state["composer"] = text
     if isinstance(outcome, AskLast):
@@ -243,11 +242,7 @@ def _undo_delete() -> None:
 
 
 def _opt_out() -> None:
-    def work(account: Account) -> None:
-        house().accounts.opt_out(account)
-        st.session_state["said"] = _Said("You took your consent back.", "Nothing you write goes to a model any more; your chats stay here to read.")
-
-    _act(work)
+    _act(house().accounts.opt_out)
 
 
 def _set(key: str, value: object) -> None:
@@ -344,8 +339,9 @@ def _answer(account: Account, message: Message, is_tail: bool, chat_id: str) -> 
         _who(model)
         if message.text:
             st.markdown(safe_answer(message.text), anchors=False)
-        if sentence := _what_happened(message, model):
-            parts.note(sentence)
+        for sentence in (_what_happened(message, model), _gave_way(message)):
+            if sentence:
+                parts.note(sentence)
         if facts.receipt is not None and message.text:
             parts.receipt(facts.receipt, facts.ended_at or message.sent_at, account, "stopped" if facts.state is AnswerState.STOPPED else "")
         if not is_tail or facts.state is AnswerState.FINISHED:
@@ -365,6 +361,15 @@ def _unanswered(chat_id: str, message: Message) -> None:
     """A message without an answer: its call was never begun, or its answer is past its 90 days."""
     parts.note("This message has no answer.")
     st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(chat_id, message.id))
+
+
+def _gave_way(message: Message) -> str:
+    """What had to give way so that the message fitted."""
+    facts = message.answer
+    assert facts is not None
+    if facts.left_out:
+        return "The oldest messages of this chat were left out to fit: this answer does not remember them."
+    return "Kept shorter than usual, so that it fits what was left of the month." if facts.shortened else ""
 
 
 def _what_happened(message: Message, model: str) -> str:
@@ -467,7 +472,7 @@ def _notices(account: Account, meter: Meter | None) -> None:
             st.button("Undo", key="undo_delete", type="tertiary", on_click=_undo_delete)
     if ask := st.session_state.get("ask_last"):
         _ask_last(account, ask[4])
-    elif said := st.session_state.pop("said", None):
+    elif said := st.session_state.get("said"):
         parts.notice(said.kind, said.icon, said.fact, said.text)
     elif meter is not None and meter.cycle is not None and meter.closed:
         when = parts.opens_at(meter.cycle.ends_at, account)
