@@ -7,10 +7,11 @@ that `make trials` measures.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +55,7 @@ class Settings:
     consent_version: int = 1
     provider_name: str = "OpenAI"
     provider_country: str = "the United States"
-    provider_keeps_days: int = 30
+    provider_keeps_days: int | None = 30  # None: whoever runs that server decides
 
     # The model.
     openai_api_key: str | None = field(default=None, repr=False)
@@ -105,6 +106,12 @@ class Settings:
         return not self.openai_api_key and not self.openai_base_url
 
     @property
+    def consent_facts(self) -> str:
+        """What a yes is a yes to, in short: who gets the words, where, for how long. A yes to other facts is none."""
+        told = "local" if self.needs_local_model else f"{self.provider_name}|{self.provider_country}|{self.provider_keeps_days}"
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
     def store_dir(self) -> Path:
         """Demo mode has a store of its own, so that made-up people never stand beside real ones."""
         return self.demo_dir if self.demo else self.data_dir
@@ -126,7 +133,7 @@ def load(env: Mapping[str, str] | None = None, secrets: Mapping[str, Any] | None
             given[name] = parse(str(raw).strip())
         except ValueError as error:
             raise ConfigError(f"{variable} is wrong: {error}") from error
-    settings = Settings(**given, auth=_auth(secrets))
+    settings = _about_the_provider(Settings(**given, auth=_auth(secrets)), given)
     _check(settings)
     return settings
 
@@ -165,6 +172,25 @@ def _auth(secrets: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if not isinstance(provider.get(name), str) or not provider[name]:
             raise ConfigError(f"[auth] in the secrets lacks {name} of the provider. Sign-in can't work without it, and there is no fallback to demo mode.")
     return dict(auth)
+
+
+def _about_the_provider(s: Settings, given: Mapping[str, Any]) -> Settings:
+    """The consent must name who really gets the words: with another server than OpenAI's, its defaults would be a lie."""
+    host = urlsplit(s.openai_base_url or "").hostname
+    if host in (None, "api.openai.com") or {"provider_name", "provider_country", "provider_keeps_days"} <= given.keys():
+        return s
+    if not s.demo:
+        raise ConfigError(
+            "OPENAI_BASE_URL is not OpenAI's address, so the consent has to say whose it is: set CHATPRO_PROVIDER_NAME, CHATPRO_PROVIDER_COUNTRY and "
+            "CHATPRO_PROVIDER_KEEPS_DAYS."
+        )
+    here = host in LOOPBACK
+    unsaid: dict[str, Any] = {
+        "provider_name": "a model server on this computer" if here else f"the model server at {host}",
+        "provider_country": "this computer" if here else "the place where that server stands",
+        "provider_keeps_days": None,
+    }
+    return replace(s, **{name: value for name, value in unsaid.items() if name not in given})
 
 
 def _check(s: Settings) -> None:

@@ -9,4 +9,8 @@ account = gate.page("audit")
 
 with parts.panel(account):
     pass
-parts.head("Audit", "Here auditors will read who did what, when and why. Everything is recorded from the first day; there is no way to read it here yet.")
+parts.head(
+    "Audit",
+    "Here auditors will read who did what, when and why. Accounts made, roles, consents, deleted and restored chats are recorded "
+    "from the first day; they can't be read here yet.",
+)

@@ -50,7 +50,11 @@ def draw() -> None:
     used = ["Only what you type, and the chat it belongs to. Not your profile, your jobs, contracts or clients. Your words are not used to train a model."]
     if not house().model.is_local:
         kept = (
-            f"may keep what it was sent for up to {parts.count_of(s.provider_keeps_days, 'day')}" if s.provider_keeps_days else "does not keep what it was sent"
+            "decides by itself how long it keeps what it was sent"
+            if s.provider_keeps_days is None
+            else f"may keep what it was sent for up to {parts.count_of(s.provider_keeps_days, 'day')}"
+            if s.provider_keeps_days
+            else "does not keep what it was sent"
         )
         used.append(f"{s.provider_name} {kept}.")
     _text(*used, "Nothing is sent before you said yes. You can take the yes back on your account page with one click.")

@@ -57,7 +57,7 @@ def _row(position: int, chat: Chat, days: int) -> None:
                 f'<div class="meta"><b>{escape(parts.when(chat.last_at, account))}</b><span>{escape(size)}</span>'
                 f'<span class="{"soon" if soon else ""}">Kept until {escape(parts.short_day(gone, account))}</span></div>'
             )
-            if st.button("", key=f"delete_{chat.id}", icon=":material/delete:", type="tertiary", help="Delete this chat"):
+            if st.button(parts.label(f"Delete {chat.title}"), key=f"bin_{chat.id}", icon=":material/delete:", type="tertiary", help="Delete this chat"):
                 st.session_state["asked_about"] = chat.id
                 st.rerun()
         if st.session_state.get("asked_about") == chat.id:
@@ -80,7 +80,7 @@ def _confirm(actor: Account, chat: Chat) -> None:
 def _delete(actor: Account, chat: Chat) -> None:
     try:
         house().history.delete(actor, chat.id)
-        st.session_state["deleted"] = chat.id
+        st.session_state["deleted_in_history"] = chat.id
     except ChatProError as error:
         st.session_state["history_trouble"] = str(error)
 
@@ -89,9 +89,9 @@ def _say_deleted() -> None:
     """What the last click did, with a way back from it until another chat is deleted."""
     if trouble := st.session_state.pop("history_trouble", None):
         parts.notice("plain", "info", "Nothing was deleted.", trouble)
-    deleted = st.session_state.get("deleted")
-    if deleted and parts.notice("plain", "delete", "The chat was deleted.", "It is out of every list and can't be opened.", "Take it back"):
-        del st.session_state["deleted"]
+    deleted = st.session_state.get("deleted_in_history")
+    if deleted and parts.notice("plain", "delete", "The chat was deleted.", "It is out of every list and can't be opened.", "Undo"):
+        del st.session_state["deleted_in_history"]
         try:
             house().history.restore(account, deleted)
         except ChatProError as error:

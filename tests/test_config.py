@@ -126,3 +126,29 @@ def test_every_setting_stands_in_the_readme() -> None:
     assert set(config.VARIABLES) <= named
     assert named <= set(config.VARIABLES) | config.RESERVED
     assert {field for field, _ in config.VARIABLES.values()} <= {f.name for f in fields(config.Settings)}
+
+
+def test_a_consent_never_names_openai_for_somebody_elses_server() -> None:
+    """In demo mode the server is named by its address; outside of it the operator has to say who it is."""
+    near, far = (config.load({"OPENAI_BASE_URL": url}) for url in ("http://127.0.0.1:11434/v1", "https://llm.example/v1"))
+
+    assert (near.provider_name, near.provider_country, near.provider_keeps_days) == ("a model server on this computer", "this computer", None)
+    assert far.provider_name == "the model server at llm.example"
+    assert config.load({"OPENAI_BASE_URL": "https://api.openai.com/v1"}).provider_name == "OpenAI"
+    with pytest.raises(ConfigError, match="CHATPRO_PROVIDER_NAME"):
+        config.load({**ADDRESSES, "OPENAI_BASE_URL": "https://llm.example/v1"}, {"auth": GOOD_AUTH})
+
+
+def test_a_yes_to_one_recipient_is_no_yes_to_another() -> None:
+    """The local model, a key of OpenAI's, another country: each is another fact to agree to."""
+    facts = {
+        config.load(env).consent_facts
+        for env in (
+            {},
+            {"OPENAI_API_KEY": "made-up"},
+            {"OPENAI_API_KEY": "made-up", "CHATPRO_PROVIDER_COUNTRY": "Iceland"},
+            {"OPENAI_BASE_URL": "https://a.example/v1"},
+        )
+    }
+
+    assert len(facts) == 4

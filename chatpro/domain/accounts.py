@@ -110,26 +110,31 @@ def grant_at(rows: Sequence[Entitlement], now: datetime) -> Grant:
 
 @dataclass(frozen=True)
 class Consent:
-    """A dated, versioned yes or no to AI."""
+    """A dated, versioned yes or no to AI. `facts` is a digest of who was to get the words, empty where nobody was asked."""
 
     account_id: str
     sequence: int
     version: int
     given: bool
     at: datetime
+    facts: str = ""
 
 
-def consents_to(version: int, rows: Sequence[Consent]) -> bool:
-    """Whether the newest word is a yes to exactly this version: an older yes does not cover new terms."""
+def consents_to(version: int, rows: Sequence[Consent], facts: str = "") -> bool:
+    """Whether the newest word is a yes to exactly this version and these facts: an older yes covers neither new terms nor another recipient."""
     if not rows:
         return False
     newest = max(rows, key=lambda row: row.sequence)
-    return newest.given and newest.version == version
+    return newest.given and newest.version == version and newest.facts in ("", facts)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a provider says is there: issuer and subject, with labels."""
+    """Who a provider says is there: issuer and subject, with labels.
+
+    `roles` and `plan` are None where no claim is configured; a plan that is configured and absent is "". `issued_at` is when the
+    provider said all this, in seconds: a cookie repeats old claims for weeks, and what the store decided since must hold.
+    """
 
     issuer: str
     subject: str
@@ -137,6 +142,7 @@ class Identity:
     email: str | None
     roles: frozenset[Role] | None
     plan: str | None
+    issued_at: int = 0
 
 
 class ClaimsRefused(ValueError):
@@ -162,7 +168,8 @@ def identity_from(claims: Mapping[str, Any], *, roles_claim: str | None, plan_cl
         name=str(name).strip()[:200],
         email=email,
         roles=_roles(_at(claims, roles_claim)) if roles_claim else None,
-        plan=plan if isinstance(plan, str) and plan else None,
+        plan=None if not plan_claim else plan if isinstance(plan, str) else "",
+        issued_at=claims["iat"] if type(claims.get("iat")) is int else 0,
     )
 
 

@@ -72,8 +72,12 @@ class Accounts:
                 self._store.write(lambda unit: self._add(unit, identity))
             except DuplicateKey:
                 pass  # another tab of the same person was first; its row is as good
-        else:
-            self._store.write(lambda unit: self._take_over(unit, found, identity))
+        elif identity.roles is not None or identity.plan is not None:
+            taken = self._store.read(lambda rows: rows.claims_taken_at(found.id))
+            if taken is None or taken < identity.issued_at:
+                self._store.write(lambda unit: self._take_over(unit, found, identity))
+                if identity.roles is not None and Role.FREELANCER not in identity.roles:
+                    self._stopped(found.id)
         account = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
         assert account is not None
         return account
@@ -95,13 +99,19 @@ class Accounts:
         self._take_over(unit, account, identity)
 
     def _take_over(self, unit: Unit, account: Account, identity: Identity) -> None:
+        """Claimed roles and plan replace the stored ones, once for each time the provider said them: a cookie repeats them for weeks."""
+        now = self._now()
+        unit.change_account(account.id, "claims", str(identity.issued_at), now)
         if identity.roles is not None and identity.roles != account.roles:
             unit.set_roles(account.id, identity.roles)
-            unit.append_audit("provider", "roles.set", self._now(), subject=account.id, reason=",".join(sorted(identity.roles)))
+            unit.append_audit("provider", "roles.set", now, subject=account.id, reason=",".join(sorted(identity.roles)))
         if identity.plan is not None:
-            grant = grant_at(unit.entitlements(account.id), self._now())
-            if grant.state is not PlanState.HAS or grant.entitlement is None or grant.entitlement.plan != identity.plan:
-                unit.add_entitlement(account.id, identity.plan, self._settings.allowance_tokens, self._now(), None, self._now())
+            grant = grant_at(unit.entitlements(account.id), now)
+            held = grant.entitlement if grant.state is PlanState.HAS else None
+            if identity.plan and (held is None or held.plan != identity.plan):
+                unit.add_entitlement(account.id, identity.plan, self._settings.allowance_tokens, now, None, now)
+            elif not identity.plan and held is not None:
+                unit.add_entitlement(account.id, held.plan, held.allowance, held.starts_at, now, now)
 
     def find(self, account_id: str) -> Account | None:
         """The account as it is now, None when there is none or it was closed."""
@@ -168,7 +178,7 @@ class Accounts:
 
     def opted_in(self, actor: Account) -> bool:
         """Whether the newest word of this account is a yes to the consent in force."""
-        return consents_to(self._settings.consent_version, self.consents(actor))
+        return consents_to(self._settings.consent_version, self.consents(actor), self._settings.consent_facts)
 
     def consents(self, actor: Account) -> list[Consent]:
         """Every yes and no, oldest first."""
@@ -189,7 +199,7 @@ class Accounts:
         now, version = self._now(), self._settings.consent_version
 
         def work(unit: Unit) -> None:
-            unit.add_consent(actor.id, version, given, now)
+            unit.add_consent(actor.id, version, given, now, self._settings.consent_facts)
             unit.append_audit(actor.id, "consent.given" if given else "consent.withdrawn", now, subject=actor.id, reason=f"version {version}")
 
         self._store.write(work)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import threading
 import time
@@ -28,7 +29,7 @@ from zoneinfo import ZoneInfo
 
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
-from chatpro.domain.accounts import Account, Entitlement, Grant, PlanState, Role, consents_to, grant_at
+from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, grant_at
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Refused, SendKind, Sizes, Wait, charge, cycle_at, decide, warnings_due
 from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, readable_since, request_id, title_from
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFound, NotSendable, Problem, StoreUnavailable
@@ -46,6 +47,12 @@ COUNT_EACH = 400
 LIMIT_NET = 1.5
 """The provider keeps the answer limit, by its own count; vocabularies differ by up to a half. Beyond that it does not keep it, and we end the call.
 Whatever it sends, nobody is charged more than was reserved."""
+
+
+CONTINUE = "Continue exactly where you stopped."
+GONE_ON = "This chat has gone on in another tab since. Load the page again to see it."
+CHAT_ID = re.compile(r"[0-9a-f]{32}")
+"""What `new_chat_id` makes; anything else in an address begins no chat."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ class Answering:
         text = clean_text(text)
         self._check_text(text)
         request = request_id(actor.id, chat_id, follows, text)
-        return self._keeping(actor, chat_id, text, lambda: self._send(actor, chat_id, text, request, yes, question=None))
+        return self._keeping(actor, chat_id, text, lambda: self._send(actor, chat_id, text, request, yes, question=None, keep=True))
 
     def again(self, actor: Account, chat_id: str, question_id: str, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
         """Have a message answered again: the same request where it came to nothing (nothing is sent twice), a new version where there was text."""
@@ -188,12 +195,28 @@ class Answering:
             raise NotFound
         tries = [m for m in messages if m.parent_id == question_id and m.answer]
         newest = max(tries, key=lambda m: m.sequence, default=None)
-        if newest is not None and newest.answer is not None and not newest.text and newest.answer.state is not AnswerState.RUNNING:
+        if newest is not None and newest.answer is not None and newest.answer.state is AnswerState.RUNNING:
+            return Sent(chat_id, newest.id, SendKind.ORDINARY, 0, False)
+        if conversation(messages)[-1].id not in (question_id, newest.id if newest else None):
+            raise Busy(GONE_ON)
+        if newest is not None and newest.answer is not None and not newest.text:
             request = newest.answer.request_id
         else:
             number = self._store.read(lambda rows: rows.calls_for_question(question_id))
             request = request_id(actor.id, chat_id, question.parent_id, question.text, number)
-        return self._send(actor, chat_id, question.text, request, yes, question=question)
+        return self._send(actor, chat_id, question.text, request, yes, question=question, keep=False)
+
+    def go_on(self, actor: Account, chat_id: str, follows: str, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
+        """Have the model continue where its answer ended: an ordinary send of these words, which are no draft of anybody's."""
+        request = request_id(actor.id, chat_id, follows, CONTINUE)
+        return self._send(actor, chat_id, CONTINUE, request, yes, question=None, keep=False)
+
+    def keep(self, actor: Account, chat_id: str, text: str) -> None:
+        """Keep text that can't be sent right now as the draft of this chat. Raises NotFound for somebody else's chat."""
+        _need_freelancer(actor)
+        text = clean_text(text)
+        if CHAT_ID.fullmatch(chat_id) and not is_blank(text) and len(text) <= self._settings.draft_chars:
+            self._store.write(lambda unit: self._keep_draft(unit, actor.id, chat_id, text))
 
     def live(self, actor: Account, chat_id: str) -> LiveAnswer | None:
         """The answer that is being written in this chat, if it is the asker's."""
@@ -266,8 +289,13 @@ class Answering:
         unit.keep_draft(account_id, chat_id, draft_id, text, self._now())
         return draft_id
 
-    def _send(self, actor: Account, chat_id: str, text: str, request: str, yes: LastYes | None, question: Message | None) -> Sent | NotSent | AskLast:
+    def _send(
+        self, actor: Account, chat_id: str, text: str, request: str, yes: LastYes | None, question: Message | None, keep: bool
+    ) -> Sent | NotSent | AskLast:
+        """`keep`: the text is a draft of the person's, to be kept where it is not sent."""
         _need_freelancer(actor)
+        if not CHAT_ID.fullmatch(chat_id):
+            raise NotFound
         model = self._source.model
         if model is None:
             raise ModelProblem(Problem.NO_MODEL, "")
@@ -277,21 +305,24 @@ class Answering:
             if self._places <= 0:
                 raise Busy("The service is busy: as many answers are being written as it can carry. Your text is still here; try again in a moment.")
             self._places -= 1
-        handed_over = False
+        begun: list[LiveAnswer] = []
+        accepted = False
         try:
-            offer = self._offer(actor, chat_id, text, model, question)
-            outcome = self._store.write(lambda unit: self._accept(unit, actor.id, chat_id, request, yes, offer))
-            if isinstance(outcome, _HandOver):
-                self._hand_over(outcome, model, offer)
-                handed_over = True
-                return outcome.sent
-            return outcome
+            offer = self._offer(actor, chat_id, text, model, question, keep)
+            outcome = self._store.write(lambda unit: self._accept(unit, actor.id, chat_id, request, yes, offer, begun))
+            accepted = isinstance(outcome, _HandOver)
         finally:
-            if not handed_over:
+            if not accepted:  # from here on the place is the answer's, which gives it back when it has ended
                 with self._lock:
                     self._places += 1
+                    for live in begun:
+                        self._live.pop(live.id, None)
+        if isinstance(outcome, _HandOver):
+            self._hand_over(outcome, model, offer)
+            return outcome.sent
+        return outcome
 
-    def _offer(self, actor: Account, chat_id: str, text: str, model: ChatModel, question: Message | None) -> _Offer:
+    def _offer(self, actor: Account, chat_id: str, text: str, model: ChatModel, question: Message | None, keep: bool = True) -> _Offer:
         """Everything about a send that can be gathered before its unit of work: reading and counting take their time outside the writers' queue."""
         since = readable_since(self._now(), self._settings.retention_days)
         owner, messages = self._store.read(lambda rows: (rows.chat_owner(chat_id), rows.messages(actor.id, chat_id, since)))
@@ -316,10 +347,15 @@ class Answering:
             if total > sizes.history:
                 break
         draft = tokens.count_turns((Turn("user", text),), model.card.tokenizer)
-        return _Offer(model.name, text, parent, question.id if question else None, turns, costs, draft, sizes)
+        return _Offer(model.name, text, parent, question.id if question else None, turns, costs, draft, sizes, keep)
 
-    def _accept(self, unit: Unit, account_id: str, chat_id: str, request: str, yes: LastYes | None, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast:
-        """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together."""
+    def _accept(
+        self, unit: Unit, account_id: str, chat_id: str, request: str, yes: LastYes | None, offer: _Offer, begun: list[LiveAnswer]
+    ) -> _HandOver | Sent | NotSent | AskLast:
+        """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together.
+
+        The answer is among the running ones before the unit ends: whoever opts out or deletes the chat in the next unit finds it there.
+        """
         now = self._now()
         account = unit.account(account_id)
         if account is None or not account.has(Role.FREELANCER):
@@ -327,6 +363,8 @@ class Answering:
         calls = unit.calls_of_request(request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
+        if calls and offer.question_id is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
+            raise Busy(GONE_ON)
         owner = unit.chat_owner(chat_id)
         if owner is not None and owner != (account_id, False):
             raise NotFound
@@ -334,7 +372,7 @@ class Answering:
         grant = grant_at(unit.entitlements(account_id), now)
         if grant.state is not PlanState.HAS or grant.entitlement is None:
             return self._refuse(unit, account_id, chat_id, "plan_ended", offer, grant, None)
-        if not consents_to(self._settings.consent_version, unit.consents(account_id)):
+        if not consents_to(self._settings.consent_version, unit.consents(account_id), self._settings.consent_facts):
             return self._refuse(unit, account_id, chat_id, "no_consent", offer, grant, None)
         self._check_running(unit, account_id, chat_id)
 
@@ -352,7 +390,8 @@ class Answering:
             raise Busy("Another answer of yours is being written. How much is left for this message is known when it has ended; send it then.")
         wanted = LastYes(request, cycle.starts_at)
         if decision.kind is SendKind.LAST and yes != wanted and not (calls and standing.last_warned):
-            self._keep_draft(unit, account_id, chat_id, offer.text)
+            if offer.keep:
+                self._keep_draft(unit, account_id, chat_id, offer.text)
             return AskLast(wanted, decision.reserve, cycle.ends_at)
 
         if anchor is not None:
@@ -370,7 +409,11 @@ class Answering:
         unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
         call = unit.call(answer)
         assert call is not None
-        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), call, entitlement, decision)
+        live = LiveAnswer(call, entitlement.plan)
+        begun.append(live)
+        with self._lock:
+            self._live[live.id] = live
+        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), live, decision)
 
     def _check_running(self, unit: Unit, account_id: str, chat_id: str) -> None:
         running = unit.running_calls(account_id)
@@ -388,7 +431,8 @@ class Answering:
             unit.add_message(account_id, question_id, chat_id, offer.parent, "freelancer", offer.text, now)
             if new_chat:
                 unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
-        if unit.draft(account_id, chat_id, readable_since(now, self._settings.retention_days)) is not None:
+        kept = unit.draft(account_id, chat_id, readable_since(now, self._settings.retention_days))
+        if kept is not None and kept[1] == offer.text:
             unit.keep_draft(account_id, chat_id, secrets.token_hex(8), "", now)
 
     def _refuse(
@@ -396,7 +440,7 @@ class Answering:
         cycle_starts_at: datetime | None, refused: Refused | None = None, renews_at: datetime | None = None,
     ) -> NotSent:  # fmt: skip
         """Record the refusal and keep the draft, in the same unit of work."""
-        draft_id = self._keep_draft(unit, account_id, chat_id, offer.text)
+        draft_id = self._keep_draft(unit, account_id, chat_id, offer.text) if offer.keep else secrets.token_hex(8)
         wanted = refused.wanted if refused else offer.sizes.instructions + offer.draft + offer.sizes.answer
         plan = grant.entitlement.plan if grant.entitlement else None
         unit.add_refusal(account_id, cycle_starts_at, reason, wanted, draft_id, plan, self._now())
@@ -404,12 +448,9 @@ class Answering:
 
     def _hand_over(self, accepted: _HandOver, model: ChatModel, offer: _Offer) -> None:
         """Give the call to the server's loop. If that is gone, the call is settled here as interrupted rather than left pending."""
-        decision = accepted.decision
+        decision, live = accepted.decision, accepted.live
         history = tuple(reversed(offer.turns[: decision.history_kept]))
         prompt = Prompt((Turn("system", self._instructions), *history, Turn("user", offer.text)), decision.answer_limit)
-        live = LiveAnswer(accepted.call, accepted.entitlement.plan)
-        with self._lock:
-            self._live[live.id] = live
         try:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._begin, live, model, prompt)
@@ -495,7 +536,7 @@ class Answering:
             try:
                 await asyncio.wrap_future(self._store.submit(lambda unit: self._write_settlement(unit, live, state, problem, whole_ms)))
                 break
-            except ChatProError as error:
+            except Exception as error:  # whatever it is: given up, the reservation would never be resolved and the chat stay blocked
                 live.saving_trouble = str(error) if isinstance(error, StoreUnavailable) else str(StoreUnavailable())
                 log.error("an answer could not be settled yet: %s", type(error).__name__)
                 await asyncio.sleep(wait)
@@ -557,7 +598,10 @@ class Answering:
         """Settle what a dead process left: what was saved of an answer is charged as estimated, nothing saved costs nothing. Returns how many."""
         dead = self._store.read(lambda rows: rows.running_calls())
         for call in dead:
-            self._store.write(partial(self._finish_dead, call=call))
+            try:
+                self._store.write(partial(self._finish_dead, call=call))
+            except ChatProError as error:  # `expire_past` does it later; a full disk must not keep people from reading
+                log.error("what a dead process left could not be settled yet: %s", type(error).__name__)
         return len(dead)
 
     def expire_past(self) -> int:
@@ -656,13 +700,13 @@ class _Offer:
     costs: list[int]
     draft: int
     sizes: Sizes
+    keep: bool
 
 
 @dataclass(frozen=True)
 class _HandOver:
     sent: Sent
-    call: Call
-    entitlement: Entitlement
+    live: LiveAnswer
     decision: Accepted
 
 

@@ -100,7 +100,7 @@ def add_freelancers(unit: Unit, accounts: Sequence[Account], plan: str, allowanc
         [(a.id, unit._next("entitlements"), plan, allowance, at, None, at) for a in accounts],
     )  # fmt: skip
     _insert(
-        unit, "consents", "VARCHAR BIGINT INTEGER BOOLEAN TIMESTAMP", [(a.id, unit._next("consents"), consent_version, True, at) for a in accounts]
+        unit, "consents", "VARCHAR BIGINT INTEGER BOOLEAN VARCHAR TIMESTAMP", [(a.id, unit._next("consents"), consent_version, True, "", at) for a in accounts]
     )  # fmt: skip
 
 

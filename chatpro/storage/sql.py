@@ -147,6 +147,11 @@ class Unit:
         """Write a change: `zone` (a new display zone), `epoch` (all sessions are over), `closed` (yes)."""
         self._all("INSERT INTO account_changes VALUES (?, ?, ?, ?, ?)", account_id, self._next("account_changes"), kind, value, at)
 
+    def claims_taken_at(self, account_id: str) -> int | None:
+        """When the provider's claims that were last taken over were issued, in seconds; None before the first time."""
+        row = self._one("SELECT value FROM account_changes WHERE account_id = ? AND kind = 'claims' ORDER BY sequence DESC LIMIT 1", account_id)
+        return int(row[0]) if row else None
+
     def sample_accounts(self) -> list[Account]:
         """The made-up people of demo mode, in order of their making, without the load-test ones."""
         sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND subject NOT LIKE 'bench-%' ORDER BY created_at, subject"
@@ -159,12 +164,12 @@ class Unit:
         sql = "SELECT account_id, sequence, plan, allowance, starts_at, ends_at, recorded_at FROM entitlements WHERE account_id = ? ORDER BY sequence"
         return [Entitlement(r[0], r[1], r[2], r[3], _out(r[4]), _maybe(r[5]), _out(r[6])) for r in self._all(sql, account_id)]
 
-    def add_consent(self, account_id: str, version: int, given: bool, at: datetime) -> None:
-        self._all("INSERT INTO consents VALUES (?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, at)
+    def add_consent(self, account_id: str, version: int, given: bool, at: datetime, facts: str = "") -> None:
+        self._all("INSERT INTO consents VALUES (?, ?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, facts, at)
 
     def consents(self, account_id: str) -> list[Consent]:
-        sql = "SELECT account_id, sequence, version, given, said_at FROM consents WHERE account_id = ? ORDER BY sequence"
-        return [Consent(r[0], r[1], r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
+        sql = "SELECT account_id, sequence, version, given, said_at, facts FROM consents WHERE account_id = ? ORDER BY sequence"
+        return [Consent(r[0], r[1], r[2], r[3], _out(r[4]), r[5]) for r in self._all(sql, account_id)]
 
     # --- chats ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from functools import cache
@@ -19,7 +20,7 @@ import streamlit as st
 from chatpro.bootstrap import house
 from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
-from chatpro.domain.chats import AnswerState, Chat, Message
+from chatpro.domain.chats import AnswerState, Chat, Message, clean_title
 from chatpro.errors import PROBLEM_SENTENCES, ChatProError, NotFound, Problem
 from chatpro.services.accounts import Meter
 from chatpro.services.answering import AskLast, NotSent, Sent
@@ -71,6 +72,7 @@ def draw(account: Account) -> None:
     may_send = may_send and accounts.opted_in(account)
     _arrive(account)
     opened, missing = _open(account)
+    may_send = may_send and not missing
     meter = accounts.meter(account, house().answering.sizes())
     _panel(account, opened.id if opened else None)
     with st.container(key="room"):
@@ -83,7 +85,7 @@ def draw(account: Account) -> None:
         else:
             _empty(account, closed=meter is not None and meter.closed)
     _live(account, opened)
-    _foot(account, opened, meter, may_send)
+    _foot(account, opened, meter, may_send, missing)
 
 
 # --- which chat -------------------------------------------------------------------------------------------------------
@@ -97,7 +99,8 @@ def _open(account: Account) -> tuple[Opened | None, bool]:
     try:
         return house().history.open(account, chat_id), False
     except NotFound:
-        return None, True
+        # A chat that was not begun yet has nothing but the draft of its first message.
+        return None, house().history.draft(account, chat_id) is None
 
 
 def _chat_id() -> str:
@@ -108,9 +111,9 @@ def _chat_id() -> str:
 
 
 def _arrive(account: Account) -> None:
-    """When the address has turned to another chat: forget what was about the last one, and bring its kept draft into the composer."""
+    """Coming from another page or another chat: forget what was about the last one, and bring this one's kept draft into the composer."""
     at = st.query_params.get("chat")
-    if st.session_state.get("at_chat", "nowhere") == at:
+    if st.session_state.get("at_chat", "nowhere") == at and gate.came_from() == "chat":
         return
     st.session_state["at_chat"] = at
     for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said"):
@@ -145,30 +148,51 @@ def _act(work: Callable[[Account], None]) -> None:
 
 def _submit() -> None:
     text = st.session_state.get("composer") or ""
+    chat_id = _chat_id()
+    st.session_state.pop("ask_last", None)
+    if _kept_for_the_next_sign_in(chat_id, text):
+        return
 
     def send(account: Account) -> None:
-        chat_id = _chat_id()
         try:
             outcome = house().answering.send(account, chat_id, text, st.session_state.get("tail"))
         except ChatProError:
-            st.session_state["composer"] = text
+            _put_back(chat_id, text)
             raise
         _after(outcome, chat_id, text)
 
     _act(send)
 
 
-def _after(outcome: Sent | NotSent | AskLast, chat_id: str, text: str = "", question_id: str | None = None) -> None:
-    """Say what became of a send, and put the page where it belongs."""
-    if isinstance(outcome, Sent):
-        if st.query_params.get("chat") != outcome.chat_id:
-            st.session_state.pop("new_chat_id", None)
-            st.query_params["chat"] = st.session_state["at_chat"] = outcome.chat_id
-        st.session_state.pop("ask_last", None)
-        return
+def _kept_for_the_next_sign_in(chat_id: str, text: str) -> bool:
+    """The person was signed out meanwhile: what they wrote waits for them as this chat's draft."""
+    before = gate.account_of_session()
+    if gate.who() is not None or before is None:
+        return False
+    with suppress(ChatProError):
+        house().answering.keep(before, chat_id, text)
+    return True
+
+
+def _put_back(chat_id: str, text: str) -> None:
+    """Not sent: the text is in the composer again, and the address names its chat, so that a reload brings both back."""
     st.session_state["composer"] = text
+    st.query_params["chat"] = st.session_state["at_chat"] = chat_id
+
+
+def _after(outcome: Sent | NotSent | AskLast, chat_id: str, text: str | None = None, again: str | None = None) -> None:
+    """Say what became of a send, and put the page where it belongs. `text` is what came from the composer, None for a button's send;
+    `again` is the message that a button had answered again."""
+    if isinstance(outcome, Sent):
+        st.session_state.pop("new_chat_id", None)
+        st.session_state.pop("ask_last", None)
+        if st.query_params.get("chat") != outcome.chat_id:
+            st.query_params["chat"] = st.session_state["at_chat"] = outcome.chat_id
+        return
+    if text is not None:
+        _put_back(chat_id, text)
     if isinstance(outcome, AskLast):
-        st.session_state["ask_last"] = (chat_id, text, st.session_state.get("tail"), question_id, outcome)
+        st.session_state["ask_last"] = (chat_id, text, st.session_state.get("tail"), again, outcome)
     else:
         st.session_state["said"] = _refusal(outcome)
 
@@ -189,14 +213,22 @@ def _refusal(refused: NotSent) -> _Said:
 
 
 def _confirm_last() -> None:
+    asked = st.session_state.pop("ask_last", None)
+    if asked is None:  # the second of two clicks
+        return
+    chat_id, text, tail, again, ask = asked
+
     def send(account: Account) -> None:
-        chat_id, text, tail, question_id, ask = st.session_state.pop("ask_last")
         answering = house().answering
-        again = question_id is not None
-        outcome = answering.again(account, chat_id, question_id, ask.yes) if again else answering.send(account, chat_id, text, tail, ask.yes)
-        if isinstance(outcome, Sent) and not again:
+        if again is not None:
+            outcome = answering.again(account, chat_id, again, ask.yes)
+        elif text is not None:
+            outcome = answering.send(account, chat_id, text, tail, ask.yes)
+        else:
+            outcome = answering.go_on(account, chat_id, tail, ask.yes)
+        if isinstance(outcome, Sent) and text is not None:
             st.session_state["composer"] = ""
-        _after(outcome, chat_id, text, question_id)
+        _after(outcome, chat_id, text, again)
 
     _act(send)
 
@@ -206,12 +238,11 @@ def _keep_writing() -> None:
 
 
 def _again(chat_id: str, question_id: str) -> None:
-    _act(lambda account: _after(house().answering.again(account, chat_id, question_id), chat_id, "", question_id))
+    _act(lambda account: _after(house().answering.again(account, chat_id, question_id), chat_id, again=question_id))
 
 
 def _continue(chat_id: str, tail: str) -> None:
-    words = "Continue exactly where you stopped."
-    _act(lambda account: _after(house().answering.send(account, chat_id, words, tail), chat_id, words))
+    _act(lambda account: _after(house().answering.go_on(account, chat_id, tail), chat_id))
 
 
 def _rename(chat_id: str) -> None:
@@ -232,7 +263,10 @@ def _delete(chat_id: str, title: str) -> None:
 
 
 def _undo_delete() -> None:
-    chat_id, _ = st.session_state.pop("deleted")
+    deleted = st.session_state.pop("deleted", None)
+    if deleted is None:  # the second of two clicks
+        return
+    chat_id, _ = deleted
 
     def work(account: Account) -> None:
         house().history.restore(account, chat_id)
@@ -294,13 +328,15 @@ def _grouped(chats: list[Chat], now: datetime, zone: tzinfo) -> list[tuple[str, 
 
 
 def _head(account: Account, opened: Opened) -> None:
+    asked = opened.id in (st.session_state.get("renaming"), st.session_state.get("deleting"))
     with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
         with st.container(gap=None):
             st.title(parts.label(opened.title), anchor=False)
             parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}")
-        with st.popover("", icon=":material/more_horiz:", type="tertiary", help="Rename or delete this chat"):
-            st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
-            st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))
+        if not asked:  # an open menu would cover the question that stands below
+            with st.popover("Menu", type="tertiary"):
+                st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
+                st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))
     if st.session_state.get("renaming") == opened.id:
         with st.form("rename_form", border=True):
             st.text_input("New title", value=opened.title, max_chars=60, key="new_title")
@@ -311,8 +347,8 @@ def _head(account: Account, opened: Opened) -> None:
         with st.container(key="confirm_delete", border=True):
             st.markdown("Delete this chat? It leaves every list at once. What it used stays counted.")
             with st.container(horizontal=True):
-                st.button("Delete it", key="delete_yes", on_click=_delete, args=(opened.id, opened.title))
-                st.button("Keep it", key="delete_no", type="tertiary", on_click=_set, args=("deleting", None))
+                st.button("Delete", key="delete_yes", on_click=_delete, args=(opened.id, opened.title))
+                st.button("Keep", key="delete_no", type="tertiary", on_click=_set, args=("deleting", None))
 
 
 def _conversation(account: Account, opened: Opened, may_send: bool) -> None:
@@ -389,7 +425,7 @@ def _what_happened(message: Message, model: str) -> str:
     if facts.state is AnswerState.LENGTH:
         return "This answer reached the longest that one message may have."
     if facts.state is AnswerState.STOPPED:
-        return "You stopped this answer." if message.text else "You stopped this before it began. Nothing was charged."
+        return "This answer was stopped." if message.text else "This was stopped before it began. Nothing was charged."
     return ""
 
 
@@ -437,7 +473,7 @@ def _live(account: Account, opened: Opened | None) -> None:
         parts.notice("95", "warning", live.saving_trouble, "")
 
 
-def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send: bool) -> None:
+def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send: bool, missing: bool) -> None:
     st.session_state["tail"] = opened.messages[-1].id if opened else None
     with st.bottom:
         _notices(account, meter)
@@ -447,6 +483,8 @@ def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send
             if closed and meter is not None and meter.cycle is not None:
                 placeholder = f"Writing opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
             st.chat_input(placeholder, key="composer", max_chars=COMPOSER_CHARS, disabled=closed, on_submit=_submit)
+        elif missing:
+            st.button("Start a new chat", key="start_new", on_click=_turn_to, args=(None,))
         elif meter is None:
             parts.notice("plain", "lock", f"{house().settings.plan_name} has ended.", "Your chats stay here to read.")
         else:
@@ -471,7 +509,7 @@ def _notices(account: Account, meter: Meter | None) -> None:
             parts.note(f"“{deleted[1]}” was deleted.")
             st.button("Undo", key="undo_delete", type="tertiary", on_click=_undo_delete)
     if ask := st.session_state.get("ask_last"):
-        _ask_last(account, ask[4])
+        _ask_last(account, ask[4], ask[1])
     elif said := st.session_state.get("said"):
         parts.notice(said.kind, said.icon, said.fact, said.text)
     elif meter is not None and meter.cycle is not None and meter.closed:
@@ -486,12 +524,13 @@ def _notices(account: Account, meter: Meter | None) -> None:
         _warn(account, meter)
 
 
-def _ask_last(account: Account, ask: AskLast) -> None:
+def _ask_last(account: Account, ask: AskLast, text: str | None) -> None:
+    about = f"“{clean_title(text)}” can" if text else "It can"
     parts.notice(
         "last",
         "hourglass_bottom",
         f"This is your last message until {parts.opens_at(ask.renews_at, account)}.",
-        f"It can use all that is left, {ask.tokens:,} tokens; what it leaves expires. Afterwards you can still read and copy your chats.",
+        f"{about} use all that is left, {ask.tokens:,} tokens; what it leaves expires. Afterwards you can still read and copy your chats.",
     )
     with st.container(horizontal=True, gap="small"):
         st.button("Send as the last", key="last_yes", on_click=_confirm_last)

@@ -136,13 +136,13 @@ def not_found(account: Account) -> None:
         places.go(first)
 
 
-def failed(reference: str) -> None:
-    """An exception that nobody named. The log has the rest under this reference."""
+def failed(reference: str, sentence: str | None = None) -> None:
+    """An exception that the page did not expect. With a sentence it is said; the log has the rest under the reference."""
     with _middle():
         st.title("This page failed", anchor=False)
         st.html(
-            '<p role="alert">Something went wrong inside this service. What was saved is safe. Load the page again; if it happens again, '
-            f"tell whoever runs this service the number <b>{escape(reference)}</b>.</p>"
+            f'<p role="alert">{escape(sentence or "Something went wrong inside this service.")} What was saved is safe. '
+            f"Load the page again; if it happens again, tell whoever runs this service the number <b>{escape(reference)}</b>.</p>"
         )
 
 
@@ -234,8 +234,8 @@ def consent_text() -> None:
             parts.facts_html(
                 {
                     "Sent to": settings.provider_name,
-                    "In": settings.provider_country[:1].upper() + settings.provider_country[1:],
-                    "Kept there": f"At most {parts.count_of(settings.provider_keeps_days, 'day')}" if settings.provider_keeps_days else "Not at all",
+                    "Country": settings.provider_country[:1].upper() + settings.provider_country[1:],
+                    "Kept there": parts.kept_there(),
                     "Used for training": "No",
                 }
             )
@@ -262,6 +262,13 @@ def _what_was_said(account: Account, said: list[Consent]) -> None:
             "history_edu",
             "This text has changed.",
             f"You said yes to version {newest.version} on {parts.day(newest.at, account)}. Now it is version {version}: nothing is sent before a yes to that.",
+        )
+    elif newest.facts not in ("", house().settings.consent_facts):
+        parts.notice(
+            "plain",
+            "history_edu",
+            "Your words would go somewhere else now.",
+            f"You said yes on {parts.day(newest.at, account)}, before that changed: nothing is sent before a yes to what stands here.",
         )
 
 

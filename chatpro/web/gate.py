@@ -6,6 +6,7 @@ on each run; session state holds only which account this session signed in as, a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NoReturn
 
 import streamlit as st
@@ -13,9 +14,11 @@ import streamlit as st
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
 from chatpro.domain.chats import clean_text
+from chatpro.errors import StoreUnavailable
 from chatpro.web import demo, doors, places
 
 _SESSION = "signed_in_as"
+_ON, _CAME_FROM = "on_page", "came_from"
 
 
 def page(name: str) -> Account:
@@ -30,7 +33,20 @@ def page(name: str) -> Account:
     if not account.may_open(name):
         doors.not_found(account)
         _end()
+    st.session_state[_CAME_FROM] = st.session_state.get(_ON)
+    st.session_state[_ON] = name
     return account
+
+
+def came_from() -> str | None:
+    """The page that this session drew before this run: the same one on a rerun, None at the beginning."""
+    found: str | None = st.session_state.get(_CAME_FROM)
+    return found
+
+
+def account_of_session() -> Account | None:
+    """Whom this session signed in as, though it may be over by now. For keeping what that person wrote, for nothing else."""
+    return house().accounts.find(st.session_state[_SESSION][0]) if _SESSION in st.session_state else None
 
 
 def who() -> Account | None:
@@ -42,21 +58,23 @@ def who() -> Account | None:
 def sign_out() -> NoReturn:
     """Everywhere: other tabs of this account are signed out at their next click. Nothing of the person stays in this session."""
     account = who()
-    if account is not None:
-        house().accounts.sign_out_everywhere(account)
-    st.session_state.clear()
-    if house().settings.demo:
-        places.go(places.first_of(account))
-    st.query_params.clear()
-    st.logout()
-    _end()
+    try:
+        if account is not None:
+            house().accounts.sign_out_everywhere(account)
+    finally:  # also when saving is not possible: this browser at least is signed out
+        st.session_state.clear()
+        if not house().settings.demo:
+            st.query_params.clear()
+            st.logout()
+    places.go(places.first_of(account))
 
 
 def _begin(account: Account) -> None:
     """A session of this account and of nobody else. The browser's zone is learned now: the first message may be minutes away."""
     st.session_state.clear()
     st.session_state[_SESSION] = (account.id, account.epoch)
-    house().accounts.learn_zone(account, st.context.timezone or "UTC")
+    with suppress(StoreUnavailable):  # a full disk stops saving, not reading
+        house().accounts.learn_zone(account, st.context.timezone or "UTC")
 
 
 def _sample() -> Account | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from html import escape
+from zlib import crc32
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -93,6 +94,12 @@ def stamp(at: datetime, account: Account) -> str:
     return f"{local:%H:%M}" if local.date() == today.date() else f"{short_day(at, account)}, {local:%H:%M}"
 
 
+def kept_there() -> str:
+    """How long the provider keeps what it is sent."""
+    days = house().settings.provider_keeps_days
+    return "Whoever runs it decides" if days is None else f"At most {count_of(days, 'day')}" if days else "Not at all"
+
+
 def model_title() -> str:
     """The model that answers now, by its name; none may be known."""
     model = house().model.model
@@ -117,7 +124,7 @@ def note(text: str) -> None:
 
 def notice(kind: str, icon: str, fact: str, text: str, dismiss: str | None = None) -> bool:
     """One notice: `kind` is plain, 75, 95 or last. True when its button was pressed in this run."""
-    with st.container(key=f"notice_{kind}", horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
+    with st.container(key=f"notice_{kind}_{crc32(fact.encode()):08x}", horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
         st.html(
             f'<div class="say-n" role="status"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
             f"<span><b>{escape(fact)}</b> {escape(text)}</span></div>",
@@ -216,8 +223,10 @@ def left(stand: Meter) -> str:
     """About how many messages are left, in words."""
     if stand.closed or stand.used >= stand.allowance:
         return "No message left"
-    if stand.next_is_last or stand.left <= 1:
+    if stand.next_is_last:
         return "1 message left"
+    if stand.left <= 3:  # an estimate: to be certain of one message is D4's to say, not the mean's
+        return "A few messages left"
     if stand.left > 999:
         return "More than 999 messages left"
     return f"About {count_of(stand.left, 'message')} left"
@@ -230,7 +239,7 @@ def left(stand: Meter) -> str:
 def panel(account: Account, foot: Callable[[], None] | None = None) -> Iterator[None]:
     """The side panel: New chat above what the page puts into it, the meter at its foot."""
     with st.sidebar:
-        if account.has(Role.FREELANCER):
+        if account.has(Role.FREELANCER) and house().accounts.grant(account).state is PlanState.HAS:
             if st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
                 places.go("chat")
         yield

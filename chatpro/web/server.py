@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from chatpro import bootstrap, config
-from chatpro.errors import ChatProError, ConfigError
+from chatpro.errors import ChatProError, ConfigError, ReadTooLong, StoreUnavailable
 from chatpro.web import live
 from chatpro.web.demo import RememberSample
 from chatpro.web.headers import Headers
@@ -145,5 +145,6 @@ def on_script_error(error: Exception) -> bool:
     reference = secrets.token_hex(4)
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("page failed, reference %s: %s at\n%s", reference, type(error).__name__, where)
-    doors.failed(reference)
+    # These two are nobody's mistake and have a sentence of their own.
+    doors.failed(reference, str(error) if isinstance(error, StoreUnavailable | ReadTooLong) else None)
     return True

@@ -16,6 +16,9 @@ WORDS = [f"word{n}" for n in range(400)]
 LONG = " ".join(WORDS)
 
 
+OPENAI = {"CHATPRO_PROVIDER_NAME": "OpenAI", "CHATPRO_PROVIDER_COUNTRY": "the United States", "CHATPRO_PROVIDER_KEEPS_DAYS": "30"}
+
+
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     with Upstream(models=("gpt-4",)) as started:
@@ -24,8 +27,9 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def server(tmp_path: Path, upstream: Upstream) -> Iterator[Server]:
-    with Server(tmp_path, upstream.address, CHATPRO_SHUTDOWN_SECONDS="0.5") as started:
+    with Server(tmp_path, upstream.address, CHATPRO_SHUTDOWN_SECONDS="0.5", **OPENAI) as started:
         yield started
+        assert "page failed" not in started.log.read_text()
 
 
 def rest(page: Any) -> None:
@@ -119,15 +123,15 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     # Rename, delete, undo.
     title = page.locator(".st-key-chat_head h1")
-    page.locator("[data-testid=stPopoverButton]:visible").click()
+    page.get_by_role("button", name="Menu").click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("New title").fill("Bakery <b>site</b> :red[x] $5")
     page.locator("[data-testid=stForm]").get_by_role("button", name="Rename").click()
     page.wait_for_function("() => document.querySelector('.st-key-chat_head h1').innerText.includes('Bakery')")
     assert title.inner_text().replace("\u2060", "") == "Bakery <b>site</b> :red[x] $5"
-    page.locator("[data-testid=stPopoverButton]:visible").click()
+    page.get_by_role("button", name="Menu").click()
     page.get_by_role("button", name="Delete chat").click()
-    page.get_by_role("button", name="Delete it").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Undo").wait_for()
     assert page.locator("[class*=st-key-row_]").count() == 0
     page.get_by_role("button", name="Undo").click()

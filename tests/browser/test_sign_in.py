@@ -19,7 +19,14 @@ client_id = "chat"
 client_secret = "made up, and long enough"
 server_metadata_url = "http://127.0.0.1:1/.well-known/openid-configuration"
 """
-ADDRESSES = {"CHATPRO_TERMS_URL": "https://a.example/t", "CHATPRO_PRIVACY_URL": "https://a.example/p", "CHATPRO_PLAN_URL": "https://a.example/plan"}
+ADDRESSES = {
+    "CHATPRO_TERMS_URL": "https://a.example/t",
+    "CHATPRO_PRIVACY_URL": "https://a.example/p",
+    "CHATPRO_PLAN_URL": "https://a.example/plan",
+    "CHATPRO_PROVIDER_NAME": "Example",
+    "CHATPRO_PROVIDER_COUNTRY": "Iceland",
+    "CHATPRO_PROVIDER_KEEPS_DAYS": "0",
+}
 
 
 def configured(folder: Path, secret: str = "k7Jq-w2NfX0bV9sYt4LhRe8ZpUc3MdGa") -> Path:  # made up

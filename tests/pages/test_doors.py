@@ -94,7 +94,7 @@ def test_consent_says_who_gets_what_where_and_for_how_long(house: House) -> None
     assert title_of(test) == ASKED
     for said in (
         "Sent to Example Models",
-        "In Iceland",
+        "Country Iceland",
         "At most 14 days",
         "Used for training No",
         "Consent version 3",

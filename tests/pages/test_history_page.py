@@ -100,13 +100,13 @@ def test_deleting_asks_first_and_can_be_taken_back(house: House) -> None:
     chat = write_chat(house, mara, ("Deposit", "Before."))
     test = page("history", "mara")
 
-    test.button(key=f"delete_{chat}").click().run()
+    test.button(key=f"bin_{chat}").click().run()
     assert 'Delete "Deposit"?' in words(test) and len(house.history.chats(mara)) == 1
 
     test.button(key="delete_no").click().run()
     assert "delete_yes" not in {b.key for b in test.button} and len(house.history.chats(mara)) == 1
 
-    test.button(key=f"delete_{chat}").click().run()
+    test.button(key=f"bin_{chat}").click().run()
     test.button(key="delete_yes").click().run()
     assert (titles(test), house.history.chats(mara)) == ([], [])
 
@@ -120,7 +120,7 @@ def test_deleting_twice_says_so_and_breaks_nothing(house: House) -> None:
     mara = person(house, "mara")
     chat = write_chat(house, mara, ("Deposit", "Before."))
     test = page("history", "mara")
-    test.button(key=f"delete_{chat}").click().run()
+    test.button(key=f"bin_{chat}").click().run()
 
     house.history.delete(mara, chat)
     test.button(key="delete_yes").click().run()

@@ -89,7 +89,7 @@ def test_a_click_in_the_other_tab_does_nothing_any_more(house: House) -> None:
     mara = person(house, "mara")
     chat = write_chat(house, mara, ("Keep this", "Kept."))
     tab = page("history", "mara")
-    tab.button(key=f"delete_{chat}").click().run()
+    tab.button(key=f"bin_{chat}").click().run()
 
     house.accounts.sign_out_everywhere(mara)
     tab.button(key="delete_yes").click().run()

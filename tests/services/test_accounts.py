@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -29,8 +30,12 @@ def house(tmp_path: Path) -> Iterator[House]:
     built.analytics.close()
 
 
+MOMENTS = itertools.count(1_800_000_000)
+
+
 def sign_in(house: House, roles_claim: str | None = None, plan_claim: str | None = None, **claims: Any):  # type: ignore[no-untyped-def]
-    """Somebody arrives with these claims beside the usual ones."""
+    """Somebody arrives with these claims beside the usual ones, said by the provider just now unless `iat` says otherwise."""
+    claims.setdefault("iat", next(MOMENTS))
     return house.accounts.sign_in(identity_from({**CLAIMS, **claims}, roles_claim=roles_claim, plan_claim=plan_claim))
 
 
@@ -243,3 +248,39 @@ def test_only_the_newest_word_to_the_version_in_force_is_a_yes(house: House) -> 
 def test_demo_people_exist_in_demo_mode_only(house: House) -> None:
     """With sign-in configured no name opens an account, and nobody is offered."""
     assert (house.accounts.sample("mara"), house.accounts.samples()) == (None, [])
+
+
+@pytest.mark.fault(5)
+def test_an_old_cookie_does_not_bring_back_what_the_store_took_away(house: House) -> None:
+    """The provider's claims count once for each time they were said; a cookie repeats them for weeks, on every reload."""
+    first = sign_in(house, roles_claim="roles", plan_claim="plan", roles=["freelancer", "support"], plan="Plus", iat=100)
+    house.store.write(lambda unit: unit.set_roles(first.id, frozenset({Role.FREELANCER})))
+    house.store.write(lambda unit: unit.add_entitlement(first.id, "Plus", 1_000, house.now(), house.now(), house.now()))
+
+    again = sign_in(house, roles_claim="roles", plan_claim="plan", roles=["freelancer", "support"], plan="Plus", iat=100)
+
+    assert again.roles == {Role.FREELANCER} and house.accounts.grant(again).state is PlanState.HAD
+    later = sign_in(house, roles_claim="roles", plan_claim="plan", roles=["freelancer", "support"], plan="Plus", iat=101)
+    assert Role.SUPPORT in later.roles and house.accounts.grant(later).state is PlanState.HAS
+
+
+def test_a_plan_that_the_provider_no_longer_names_has_ended(house: House) -> None:
+    """Where a plan claim is configured, its absence is an end; where none is, it says nothing."""
+    account = sign_in(house, plan_claim="plan", plan="Plus")
+
+    assert house.accounts.grant(sign_in(house)).state is PlanState.HAS
+    assert house.accounts.grant(sign_in(house, plan_claim="plan")).state is PlanState.HAD
+    assert house.accounts.entitlements(account)[-1].ends_at == house.now()
+
+
+@pytest.mark.fault(112)
+def test_a_yes_to_one_recipient_does_not_cover_another(house: House) -> None:
+    """The operator turned from the local model to a provider's: the same version, and asked again all the same."""
+    mara = person(house, "mara")
+    house.accounts.opt_in(mara)
+    assert house.accounts.opted_in(mara)
+
+    object.__setattr__(house.settings, "provider_country", "Iceland")
+    object.__setattr__(house.settings, "openai_api_key", "made-up")
+
+    assert not house.accounts.opted_in(mara)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatpro.domain.chats import AnswerState
-from chatpro.errors import Busy, ModelProblem, NotFound, NotSendable, Problem
+from chatpro.errors import Busy, ModelProblem, NotFound, NotSendable, Problem, StoreUnavailable
 from chatpro.models import Spent
 from chatpro.models.scripted import Crash, Ended, Fail, Gap, Hang, Hold, ScriptedModel, ScriptedSource, scripted, words
 from chatpro.services.answering import AskLast, NotSent, Sent
@@ -676,3 +676,124 @@ def test_a_plan_that_ends_while_an_answer_is_written_lets_it_finish_and_stops_th
         assert message.text == "Going on to the end" and message.answer is not None and message.answer.receipt is not None
         assert message.answer.receipt.total > 0
         assert isinstance(refused, NotSent) and refused.reason == "plan_ended"
+
+
+@pytest.mark.fault(111)
+@pytest.mark.parametrize("what", ["opts out", "deletes the chat"])
+def test_nothing_slips_past_between_being_accepted_and_being_begun(tmp_path: Path, what: str) -> None:
+    """The person opts out, or deletes the chat, in the very moment after the unit of work: the model is not asked, or hung up on at once."""
+    source = scripted(("Too late", Hang()))
+    with running(tmp_path, source) as house:
+        mara = person(house, "mara")
+        hand_over = house.answering._hand_over
+
+        def in_between(accepted: object, model: object, offer: object) -> None:
+            if what == "opts out":
+                house.accounts.opt_out(mara)
+            else:
+                house.history.delete(mara, accepted.sent.chat_id)  # type: ignore[attr-defined]
+            hand_over(accepted, model, offer)  # type: ignore[arg-type]
+
+        house.answering._hand_over = in_between  # type: ignore[method-assign]
+        sent = send(house, mara, "Go")
+
+        until(lambda: house.answering.watch(mara.id, sent.answer_id) is None, 1.0)
+        assert source.model.running == 0
+        assert_books_agree(house, mara)
+
+
+def test_a_fault_of_our_own_in_settling_blocks_neither_chat_nor_place(tmp_path: Path) -> None:
+    """It is tried again; given up, the reservation would never be resolved."""
+    with running(tmp_path, scripted(words("Settled at last.")), running_total=1, running_per_account=1) as house:
+        mara = person(house, "mara")
+        resolve, failures = house.answering._resolve, iter([KeyError("made up")])
+
+        def failing_once(*args: object) -> None:
+            if error := next(failures, None):
+                raise error
+            resolve(*args)  # type: ignore[arg-type]
+
+        house.answering._resolve = failing_once  # type: ignore[method-assign]
+        sent = send(house, mara, "Go")
+
+        assert ended(house, mara, sent).text == "Settled at last."
+        ended(house, mara, send(house, mara, "And on", sent.chat_id, sent.answer_id))
+        assert_books_agree(house, mara)
+
+
+def test_a_tab_that_is_behind_cannot_push_the_rest_of_the_chat_out_of_sight(tmp_path: Path) -> None:
+    """Trying an old message again, or sending its text again, after the chat went on elsewhere: a sentence, and nothing moves."""
+    with running(tmp_path, scripted((Fail(Problem.WRONG_KEY),), words("Second answer."))) as house:
+        mara = person(house, "mara")
+        first = send(house, mara, "First")
+        failed = ended(house, mara, first)
+        ended(house, mara, send(house, mara, "Second", first.chat_id, first.answer_id))
+
+        for stale in (
+            lambda: house.answering.again(mara, first.chat_id, failed.parent_id or ""),
+            lambda: house.answering.send(mara, first.chat_id, "First", None),
+        ):
+            with pytest.raises(Busy, match="another tab"):
+                stale()
+        assert [m.text for m in house.history.open(mara, first.chat_id).messages] == ["First", "", "Second", "Second answer."]
+
+
+def test_trying_again_twice_is_one_answer(tmp_path: Path) -> None:
+    """The second click gets the first one's answer."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(words("One."), ("Other", Hold(gate), Ended("stop")))) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+        message = ended(house, mara, sent)
+        tries = [house.answering.again(mara, sent.chat_id, message.parent_id or "") for _ in range(2)]
+        gate.set()
+
+        assert isinstance(tries[0], Sent) and isinstance(tries[1], Sent) and tries[0].answer_id == tries[1].answer_id
+        assert ended(house, mara, tries[0]).text == "Other"
+        assert [m.text for m in house.history.open(mara, sent.chat_id).messages] == ["Go", "Other"]
+
+
+def test_a_button_never_touches_the_draft_that_is_being_kept(tmp_path: Path) -> None:
+    """Try again and Continue, accepted or refused: what the person wrote and could not send is still theirs."""
+    with running(tmp_path, scripted((Fail(Problem.WRONG_KEY),), ("Half", Fail(Problem.GARBLED)), words("Whole."))) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+        failed = ended(house, mara, sent)
+        too_long = "word " * 9_000
+        assert isinstance(house.answering.send(mara, sent.chat_id, too_long, sent.answer_id), NotSent)
+
+        again = house.answering.again(mara, sent.chat_id, failed.parent_id or "")
+        assert isinstance(again, Sent)
+        ended(house, mara, again)
+        go_on = house.answering.go_on(mara, sent.chat_id, again.answer_id)
+        assert isinstance(go_on, Sent)
+        ended(house, mara, go_on)
+        house.accounts.opt_out(mara)
+        assert isinstance(house.answering.go_on(mara, sent.chat_id, go_on.answer_id), NotSent)
+
+        assert house.history.draft(mara, sent.chat_id) == too_long.strip() or house.history.draft(mara, sent.chat_id) == too_long
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("chat_id", ["", "nonsense", "F" * 32, "../" * 11, "0" * 33])
+def test_an_address_begins_no_chat_of_its_own_choosing(tmp_path: Path, chat_id: str) -> None:
+    """Only ids of the shape that this program makes, and those can't be guessed."""
+    with running(tmp_path) as house, pytest.raises(NotFound):
+        house.answering.send(person(house, "mara"), chat_id, "Hello", None)
+
+
+@pytest.mark.fault(60)
+def test_a_store_that_cannot_be_written_at_the_start_does_not_keep_people_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead process left is settled later; reading goes on."""
+    with running(tmp_path, scripted(("Text", Hang()))) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+
+        def full(work: object) -> None:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patched:
+            patched.setattr(house.store, "write", full)
+            assert house.answering.recover() == 1
+        house.answering.stop(mara, sent.answer_id)
+        ended(house, mara, sent)

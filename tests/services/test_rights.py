@@ -56,6 +56,8 @@ MATRIX: dict[str, Right] = {
     "history.restore": Right(FREELANCER, ("{chat}",)),
     "answering.send": Right(FREELANCER, ("{chat}", "Hello", None)),
     "answering.again": Right(FREELANCER, ("{chat}", "{question}")),
+    "answering.go_on": Right(FREELANCER, ("{chat}", "{answer}")),
+    "answering.keep": Right(FREELANCER, ("{chat}", "Half a sentence")),
     "answering.live": Right(EVERYBODY, ("{chat}",)),
     "answering.running_chats": Right(EVERYBODY),
     "answering.stop": Right(EVERYBODY, ("{answer}",)),

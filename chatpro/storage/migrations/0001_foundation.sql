@@ -14,11 +14,11 @@ CREATE TABLE accounts (
     UNIQUE (issuer, subject)
 );
 
--- What changes about an account without being its name: written anew, the newest row holds. `kind`: zone, epoch (signed out everywhere), closed.
+-- What changes about an account without being its name: written anew, the newest row holds. `kind`: zone, epoch (signed out everywhere), closed, claims (when the provider's claims were last taken over).
 CREATE TABLE account_changes (
     account_id VARCHAR NOT NULL,
     sequence BIGINT NOT NULL,
-    kind VARCHAR NOT NULL CHECK (kind IN ('zone', 'epoch', 'closed')),
+    kind VARCHAR NOT NULL CHECK (kind IN ('zone', 'epoch', 'closed', 'claims')),
     value VARCHAR NOT NULL,
     changed_at TIMESTAMP NOT NULL,
     PRIMARY KEY (account_id, sequence)
@@ -43,12 +43,13 @@ CREATE TABLE entitlements (
     PRIMARY KEY (account_id, sequence)
 );
 
--- A dated, versioned yes or no to AI; the newest row holds.
+-- A dated, versioned yes or no to AI; the newest row holds. `facts`: a digest of who gets the words, where and for how long; empty for made-up people.
 CREATE TABLE consents (
     account_id VARCHAR NOT NULL,
     sequence BIGINT NOT NULL,
     version INTEGER NOT NULL,
     given BOOLEAN NOT NULL,
+    facts VARCHAR NOT NULL,
     said_at TIMESTAMP NOT NULL,
     PRIMARY KEY (account_id, sequence)
 );
