@@ -21,7 +21,7 @@ from chatpro.bootstrap import house
 from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
 from chatpro.domain.chats import AnswerState, Chat, Message, clean_title
-from chatpro.errors import PROBLEM_SENTENCES, ChatProError, NotFound, Problem
+from chatpro.errors import PROBLEM_SENTENCES, Busy, ChatProError, ModelProblem, NotFound, Problem
 from chatpro.services.accounts import Meter
 from chatpro.services.answering import AskLast, NotSent, Sent
 from chatpro.services.history import Opened
@@ -156,8 +156,8 @@ def _submit() -> None:
     def send(account: Account) -> None:
         try:
             outcome = house().answering.send(account, chat_id, text, st.session_state.get("tail"))
-        except ChatProError:
-            _put_back(chat_id, text)
+        except ChatProError as error:
+            _put_back(chat_id, text, kept=isinstance(error, Busy | ModelProblem))
             raise
         _after(outcome, chat_id, text)
 
@@ -174,10 +174,11 @@ def _kept_for_the_next_sign_in(chat_id: str, text: str) -> bool:
     return True
 
 
-def _put_back(chat_id: str, text: str) -> None:
-    """Not sent: the text is in the composer again, and the address names its chat, so that a reload brings both back."""
+def _put_back(chat_id: str, text: str, kept: bool = True) -> None:
+    """Not sent: the text is in the composer again. Where it was kept as a draft, the address names its chat, so that a reload brings it back."""
     st.session_state["composer"] = text
-    st.query_params["chat"] = st.session_state["at_chat"] = chat_id
+    if kept:
+        st.query_params["chat"] = st.session_state["at_chat"] = chat_id
 
 
 def _after(outcome: Sent | NotSent | AskLast, chat_id: str, text: str | None = None, again: str | None = None) -> None:

@@ -123,13 +123,13 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     # Rename, delete, undo.
     title = page.locator(".st-key-chat_head h1")
-    page.get_by_role("button", name="Menu").click()
+    page.get_by_test_id("stPopoverButton").click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("New title").fill("Bakery <b>site</b> :red[x] $5")
     page.locator("[data-testid=stForm]").get_by_role("button", name="Rename").click()
     page.wait_for_function("() => document.querySelector('.st-key-chat_head h1').innerText.includes('Bakery')")
     assert title.inner_text().replace("\u2060", "") == "Bakery <b>site</b> :red[x] $5"
-    page.get_by_role("button", name="Menu").click()
+    page.get_by_test_id("stPopoverButton").click()
     page.get_by_role("button", name="Delete chat").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Undo").wait_for()
@@ -218,6 +218,52 @@ def test_a_paste_of_two_megabytes_is_told_its_size_and_comes_back(server: Server
     finished_answers(page).first.wait_for()
 
 
+@pytest.mark.fault(51)
+def test_a_refused_text_comes_back_after_a_reload_and_from_another_page(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """Also in a chat that was never begun; what fits is then sent, and the draft is gone."""
+    page = new_page()
+    page.goto(f"{server.url}/?as=mara")
+    text = "word " * 9_000
+    write(page, text)
+    page.get_by_text(re.compile(r"Your draft has 9,\d\d\d tokens, one message takes")).wait_for()
+    back = f"() => (document.querySelector('[data-testid=stChatInput] textarea') || {{}}).value?.length >= {len(text) - 1}"
+    page.wait_for_function(back)
+
+    page.reload()
+    page.wait_for_function(back)
+    page.get_by_role("link", name="Account").click()
+    page.get_by_role("heading", name="Account", level=1).wait_for()
+    page.go_back()
+    page.wait_for_function(back)
+
+    upstream.queue(answer("Short it is.", usage=None))
+    write(page, "Shorter")
+    finished_answers(page).first.wait_for()
+
+
+@pytest.mark.fault(93)
+def test_deleting_and_undoing_on_either_page_with_hasty_fingers_never_fails_a_page(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """Two clicks where one was meant; a chat deleted in History and then the chat page opened. (The fixture looks for failed pages in the log.)"""
+    page = new_page()
+    page.goto(f"{server.url}/history?as=mara")
+    page.locator("[class*=st-key-bin_] button").first.click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_text("The chat was deleted.").wait_for()
+    page.get_by_role("link", name="Chat", exact=True).click()
+    composer(page).wait_for()
+    assert page.get_by_role("button", name="Undo").count() == 0
+
+    rows = page.locator("[class*=st-key-row_]").count()
+    page.locator("[class*=st-key-row_] button").first.click()
+    page.get_by_test_id("stPopoverButton").click()
+    page.get_by_role("button", name="Delete chat").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Undo").dblclick(delay=30)
+    page.locator(".st-key-chat_head").wait_for()
+    page.wait_for_function("n => document.querySelectorAll('[class*=st-key-row_]').length === n", arg=rows)
+    assert page.get_by_text("This page failed").count() == 0
+
+
 @pytest.mark.fault(33, 93)
 def test_a_provider_that_fails_is_named_and_tried_again_with_one_click(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
     """One message in the chat whatever happened in between; nothing was charged for the failure."""
@@ -266,8 +312,9 @@ def test_somebody_elses_chat_and_one_that_never_was_look_the_same(server: Server
     for chat_id in (chat, "0" * 32):
         page = new_page()
         page.goto(f"{server.url}/?as=tomas&chat={chat_id}")
-        page.get_by_role("heading", name="Not found").wait_for()
+        page.get_by_role("button", name="Start a new chat").wait_for()
         rest(page)
+        assert composer(page).count() == 0
         texts.append(page.locator("[data-testid=stMain]").inner_text())
     assert texts[0] == texts[1] and "secret" not in texts[0]
 
