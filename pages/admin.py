@@ -132,7 +132,7 @@ def _complete(as_of: datetime | None) -> str:
     if as_of is None:
         return "Nothing was counted yet"
     at = as_of.astimezone(UTC)
-    return f"Complete to {at.day} {at:%b %Y, %H:%M} UTC"
+    return f"Copied {at.day} {at:%b %Y, %H:%M} UTC"
 
 
 def _short(number: int) -> str:

@@ -63,7 +63,7 @@ def test_two_questions_are_answered_with_charts(house: House) -> None:
     assert len(test.get("plotly_chart")) == len(test.get("download_button")) == 2
     alts = [chart.proto.alt for chart in test.get("plotly_chart")]
     assert "tokens in and" in alts[0] and "None was given" in alts[1]
-    assert "Complete to 23 Nov 2026, 10:15 UTC" in words(test)
+    assert "Copied 23 Nov 2026, 10:15 UTC" in words(test)
 
 
 def test_the_headline_adds_up(house: House) -> None:
@@ -98,7 +98,7 @@ def test_no_word_of_anybody_is_on_the_page(house: House, spy_on_text: Callable[[
 
     assert spy_on_text()[before:] == []
     sent = words(test) + html_of(test) + "".join(str(block.proto) for block in test.main) + "".join(str(block.proto) for block in test.sidebar)
-    assert "Usage" in sent and "Complete to" in sent
+    assert "Usage" in sent and "Copied" in sent
     for text in (marker, "Mara Lindqvist", person(house, "mara").id):
         assert text not in sent
 
