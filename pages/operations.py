@@ -69,6 +69,7 @@ def _store(report: Report) -> None:
             {
                 "Saving": "Not possible" if report.problem else "Works",
                 "Against its witness": "Behind" if report.gap else "Whole",
+                "Claimed beyond reservations, 30 days": f"{report.over_reserved[1]:,d} tokens in {parts.count_of(report.over_reserved[0], 'answer')}",
                 "Reservations past their time": f"{report.pending_past_expiry:,d}",
                 "Counters out of step": f"{report.counters_that_differ:,d}",
                 "Counters put right": f"{len(report.repairs):,d}",

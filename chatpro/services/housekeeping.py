@@ -19,6 +19,7 @@ from chatpro.domain.accounts import Account, Role
 from chatpro.domain.disputes import AuditEntry, first_broken
 from chatpro.errors import NotAllowed
 from chatpro.storage import Store, Unit
+from chatpro.storage.sql import day_number
 
 log = logging.getLogger("chatpro.housekeeping")
 
@@ -65,6 +66,10 @@ class Repair:
     figures: str
 
 
+OVER_RESERVED_DAYS = 30
+"""How far back the operations page counts what providers claimed beyond reservations: long enough to see a habit."""
+
+
 @dataclass(frozen=True)
 class Report:
     """How the house stands, for the operations page: counts, ids and sentences, no text of anybody and no secrets."""
@@ -72,6 +77,7 @@ class Report:
     gap: str | None
     problem: str | None
     troubles: dict[str, str]
+    over_reserved: tuple[int, int]
     pending_past_expiry: int
     counters_that_differ: int
     repairs: list[Repair]
@@ -169,16 +175,18 @@ class Housekeeping:
             raise NotAllowed
         now = self._now()
 
-        def work(rows: Unit) -> tuple[int, int, list[AuditEntry]]:
-            return len(rows.pending_past(now)), len(rows.counters_that_differ()), rows.audit_entries(NEWEST_ENTRIES + 1)
+        def work(rows: Unit) -> tuple[tuple[int, int], int, int, list[AuditEntry]]:
+            over = rows.over_reserved_since(day_number(now) - OVER_RESERVED_DAYS)
+            return over, len(rows.pending_past(now)), len(rows.counters_that_differ()), rows.audit_entries(NEWEST_ENTRIES + 1)
 
-        pending, differing, entries = self._store.read(work)
+        over, pending, differing, entries = self._store.read(work)
         # With older entries left out, the first one read only says which hash the others must follow.
         base, checked = (entries[:1], entries[1:]) if len(entries) > NEWEST_ENTRIES else ([], entries)
         return Report(
             gap=self._store.gap.sentence if self._store.gap else None,
             problem=self._store.problem,
             troubles=dict(self.troubles),
+            over_reserved=over,
             pending_past_expiry=pending,
             counters_that_differ=differing,
             repairs=[Repair(e.subject or "", e.at, e.reason or "") for e in reversed(checked) if e.action == "counter.repaired"],

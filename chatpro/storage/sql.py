@@ -464,6 +464,11 @@ class Unit:
         """
         return [(r[0], _out(r[1]), r[2], r[3], int(r[4]), int(r[5])) for r in self._all(sql)]
 
+    def over_reserved_since(self, day: int) -> tuple[int, int]:
+        """(answers, tokens) that a provider claimed beyond what was reserved, on this day (number) and after."""
+        row = self._one("SELECT count(*), coalesce(sum(over_reserved), 0) FROM usage_entries WHERE over_reserved > 0 AND day >= ?", day)
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
     def set_counter(self, account_id: str, cycle_starts_at: datetime, used: int, reserved: int) -> None:
         """Put the counter to what the ledger and the pending reservations say."""
         self._all("UPDATE cycles SET used = ?, reserved = ? WHERE account_id = ? AND starts_at = ?", used, reserved, account_id, cycle_starts_at)

@@ -797,3 +797,14 @@ def test_a_store_that_cannot_be_written_at_the_start_does_not_keep_people_out(tm
             assert house.answering.recover() == 1
         house.answering.stop(mara, sent.answer_id)
         ended(house, mara, sent)
+
+
+@pytest.mark.fault(37)
+def test_what_a_provider_claims_beyond_a_reservation_is_shown_to_the_operator(tmp_path: Path) -> None:
+    """As a count and a sum on the operations page's report, for admins."""
+    with running(tmp_path, scripted(("Short.", Spent(400, 9_000), Ended("stop")))) as house:
+        mara, ada = person(house, "mara"), person(house, "ada")
+        message = ended(house, mara, send(house, mara, "Go"))
+
+        assert message.answer is not None and message.answer.receipt is not None
+        assert house.housekeeping.report(ada).over_reserved == (1, message.answer.receipt.over_reserved)
