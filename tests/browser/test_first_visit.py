@@ -352,3 +352,26 @@ def test_sigterm_in_mid_answer_settles_it_and_the_page_has_it_after_the_restart(
     page.get_by_text("Interrupted: the service ended").wait_for(timeout=30_000)
     assert words_seen(page) == 3
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.fault(6, 39)
+def test_signing_out_elsewhere_closes_the_page_that_reads_along_and_the_answer_goes_on(
+    server: Server, upstream: Upstream, new_page: Callable[..., Any]
+) -> None:
+    """Within seconds, without a click; the answer is finished on the server and there after signing in again."""
+    upstream.queue(answer(" ".join(WORDS[:300]), gap=0.02, usage=None))
+    reading = new_page()
+    reading.goto(f"{server.url}/?as=mara")
+    write(reading, "Go on without me")
+    wait_for_words(reading, 10)
+    address = reading.url
+    elsewhere = new_page()
+    elsewhere.goto(f"{server.url}/account?as=mara")
+    elsewhere.get_by_role("button", name=re.compile("Sign out")).click()
+
+    reading.get_by_role("heading", name="Choose a sample account").wait_for(timeout=10_000)
+    assert words_seen(reading) == 0
+
+    reading.goto(address)
+    finished_answers(reading).first.wait_for()
+    assert words_seen(reading) == 300
