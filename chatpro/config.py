@@ -79,6 +79,12 @@ class Settings:
     running_per_account: int = 3
     running_total: int = 200
 
+    # Sends beyond that wait in a line. Twenty a person: more is a script, and each is held with its text. 500 in all, some 30 MB at
+    # the longest drafts. Longer than a minute nobody sits in front of a line; the text is back in the composer then.
+    waiting_per_account: int = 20
+    waiting_total: int = 500
+    waiting_seconds: float = 60.0
+
     # Deadlines of one answer, in seconds.
     connect_seconds: float = 10.0
     first_token_seconds: float = 60.0  # reasoning models think; beyond a minute people have left
@@ -212,6 +218,8 @@ def _check(s: Settings) -> None:
         raise ConfigError("CHATPRO_ALLOWANCE_TOKENS is smaller than one message (CHATPRO_PROMPT_TOKENS and CHATPRO_ANSWER_TOKENS): nobody could send anything.")
     if s.history_tokens > s.prompt_tokens:
         raise ConfigError("CHATPRO_HISTORY_TOKENS is larger than CHATPRO_PROMPT_TOKENS, of which it is a part.")
+    if s.waiting_seconds >= s.answer_seconds:
+        raise ConfigError("CHATPRO_WAITING_SECONDS is not below CHATPRO_ANSWER_SECONDS, in whose time a send waits.")
     if s.running_per_account > s.running_total:
         raise ConfigError("CHATPRO_RUNNING_PER_ACCOUNT is larger than CHATPRO_RUNNING_TOTAL.")
 
@@ -316,6 +324,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHATPRO_DRAFT_CHARS": ("draft_chars", _number(100, 1_000_000, "characters")),
     "CHATPRO_RUNNING_PER_ACCOUNT": ("running_per_account", _number(1, 1_000)),
     "CHATPRO_RUNNING_TOTAL": ("running_total", _number(1, 10_000)),
+    "CHATPRO_WAITING_PER_ACCOUNT": ("waiting_per_account", _number(0, 1_000)),
+    "CHATPRO_WAITING_TOTAL": ("waiting_total", _number(0, 10_000)),
+    "CHATPRO_WAITING_SECONDS": ("waiting_seconds", _seconds(1, 600)),
     "CHATPRO_CONNECT_SECONDS": ("connect_seconds", _seconds(0.1, 120)),
     "CHATPRO_FIRST_TOKEN_SECONDS": ("first_token_seconds", _seconds(0.1, 600)),
     "CHATPRO_SILENCE_SECONDS": ("silence_seconds", _seconds(0.1, 600)),

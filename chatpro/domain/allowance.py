@@ -196,6 +196,11 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
     return refused("too_long")
 
 
+def remembered(sizes: Sizes, history: Sequence[int]) -> int:
+    """How many earlier turns (newest first, in tokens) a short next message takes along: where the model's memory begins."""
+    return _fitting(history, min(sizes.history, sizes.prompt_cap - sizes.instructions - DRAFT_AT_LEAST))
+
+
 def _fitting(history: Sequence[int], budget: int) -> int:
     """How many turns, newest first, stay within the budget. A gap is never left: the first that does not fit ends it."""
     kept = total = 0

@@ -46,7 +46,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class AnswerFacts:
-    """What is known of an answer beside its text."""
+    """What is known of an answer beside its text. `thumb`: its reader's own `up` or `down`, or nothing."""
 
     state: AnswerState
     problem: str | None
@@ -58,6 +58,7 @@ class AnswerFacts:
     started_at: datetime
     ended_at: datetime | None
     receipt: Receipt | None
+    thumb: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Message:
 
 @dataclass(frozen=True)
 class Chat:
-    """One conversation in the side panel. `last_at` is when the newest message was sent, `messages` how many there are (answers too)."""
+    """One conversation in the side panel. `last_at` is when the newest message was sent, `messages` how many there are (answers too);
+    `unread`: an answer ended there while nobody watched, and the chat was not opened since."""
 
     id: str
     title: str
@@ -88,25 +90,57 @@ class Chat:
     last_at: datetime
     messages: int
     running: bool
+    unread: bool = False
 
 
-def conversation(messages: Sequence[Message]) -> list[Message]:
-    """The path a person sees: from the first message on, the newest version wherever there are several.
+def conversation(messages: Sequence[Message], through: str | None = None) -> list[Message]:
+    """The path a person sees: where there are several versions, the one in which something was written last.
 
-    A message whose parent is gone (purged) begins the path: what is left of an old chat stays readable.
+    `through` is an entry that the path must lead through, if it is there: what somebody leafed to. A message whose parent is
+    gone (purged) begins the path: what is left of an old chat stays readable.
     """
+    children = _children(messages)
+    newest: dict[str, int] = {}
+    for message in sorted(messages, key=lambda m: m.sequence, reverse=True):  # what follows a message always has a higher number
+        newest[message.id] = max([message.sequence, *(newest[child.id] for child in children.get(message.id, ()))])
+    path = path_to(messages, through)
+    while below := children.get(path[-1].id if path else None):
+        path.append(max(below, key=lambda m: newest[m.id]))
+    return path
+
+
+def path_to(messages: Sequence[Message], message_id: str | None) -> list[Message]:
+    """The entries from the beginning to this one, along its parents. Empty for one that is not there."""
+    by_id = {m.id: m for m in messages}
+    path: list[Message] = []
+    while message_id in by_id:
+        path.append(by_id[message_id])
+        message_id = path[-1].parent_id
+    return path[::-1]
+
+
+def versions(messages: Sequence[Message], path: Sequence[Message]) -> dict[str, list[str]]:
+    """For each entry of the path that has other versions beside it: the ids of all of them, oldest first.
+
+    A try that came to nothing is no version unless it is on the path or something follows it: it can be tried again, not leafed to.
+    """
+    on_path = {m.id for m in path}
+    found: dict[str, list[str]] = {}
+    children = _children(messages)
+    for group in children.values():
+        worth = [m for m in group if m.text or m.id in on_path or m.id in children or (m.answer and m.answer.state is AnswerState.RUNNING)]
+        if len(worth) > 1:
+            found.update({m.id: [other.id for other in worth] for m in worth if m.id in on_path})
+    return found
+
+
+def _children(messages: Sequence[Message]) -> dict[str | None, list[Message]]:
+    """Entries by what they follow, in order; what follows nothing that is still there stands under None."""
     known = {m.id for m in messages}
     children: dict[str | None, list[Message]] = {}
-    for message in messages:
-        parent = message.parent_id if message.parent_id in known else None
-        children.setdefault(parent, []).append(message)
-    path: list[Message] = []
-    at: str | None = None
-    while at in children:
-        newest = max(children[at], key=lambda m: m.sequence)
-        path.append(newest)
-        at = newest.id
-    return path
+    for message in sorted(messages, key=lambda m: m.sequence):
+        children.setdefault(message.parent_id if message.parent_id in known else None, []).append(message)
+    return children
 
 
 def request_id(account_id: str, chat_id: str, follows: str | None, text: str, number: int = 0) -> str:

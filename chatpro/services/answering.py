@@ -7,6 +7,9 @@ done-callback settles it: Streamlit's StopException and asyncio's CancelledError
 cancelled before it began never reaches a `finally`, so neither may own a reservation. What a dead process left is settled
 by `recover` at the next start.
 
+When the process carries as many answers as it can, or a person as many as one may have, a send waits in a line that is fair
+between people. It is decided and reserved when its turn comes; until then its text is a draft in the store.
+
 Without this, a reload doubles or loses an answer, and a crash leaves tokens that nobody gets back.
 """
 
@@ -19,6 +22,7 @@ import secrets
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -30,8 +34,9 @@ from zoneinfo import ZoneInfo
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
 from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, grant_at
-from chatpro.domain.allowance import Accepted, Anchor, Charge, Refused, SendKind, Sizes, Wait, charge, cycle_at, decide, warnings_due
-from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, readable_since, request_id, title_from
+from chatpro.domain.allowance import Accepted, Anchor, Charge, Refused, SendKind, Sizes, Wait, charge, cycle_at, decide, remembered, warnings_due
+from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, path_to, readable_since, request_id, title_from
+from chatpro.domain.line import Line
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFound, NotSendable, Problem, StoreUnavailable
 from chatpro.models import ChatModel, Ended, ModelCard, ModelSource, Piece, Prompt, Spent, Turn
 from chatpro.services.accounts import current_cycle
@@ -51,6 +56,10 @@ Whatever it sends, nobody is charged more than was reserved."""
 
 CONTINUE = "Continue exactly where you stopped."
 GONE_ON = "This chat has gone on in another tab since. Load the page again to see it."
+IN_CHAT = "An answer is being written in this chat. Stop it or wait for its end, then send this."
+RESTART = "The service is about to restart. Your text is still here; send it again in a minute."
+LINE_FULL = "The service is busy, and as many messages are waiting as it can hold. Your text is still here; try again in a moment."
+WAITED = "The service is busy: no place came free in time, so nothing was sent. Your text is still here; try again in a moment."
 CHAT_ID = re.compile(r"[0-9a-f]{32}")
 """What `new_chat_id` makes; anything else in an address begins no chat."""
 
@@ -64,6 +73,14 @@ class Sent:
     kind: SendKind
     left_out: int
     shortened: bool
+
+
+@dataclass(frozen=True)
+class InLine:
+    """It waits for a place and is decided when its turn has come. The answer will have this id; `outcome` says if there is none."""
+
+    chat_id: str
+    answer_id: str
 
 
 @dataclass(frozen=True)
@@ -94,15 +111,40 @@ class AskLast:
     renews_at: datetime
 
 
-class LiveAnswer:
-    """An answer being written. `text` only grows and may be read from any thread; the rest belongs to the server's loop."""
+Outcome = Sent | InLine | NotSent | AskLast
 
-    def __init__(self, call: Call, plan: str) -> None:
-        self.id = call.answer_id
-        self.account_id = call.account_id
-        self.chat_id = call.chat_id
-        self.call = call
-        self.plan = plan
+
+@dataclass(frozen=True)
+class _Wish:
+    """A send as it was asked for: what it takes to decide it, now or when its turn has come. `keep`: its text is the person's
+    draft, to be kept where it is not sent. `follows`: the entry under which it goes, itself or the newest below it; `edits`: the
+    message whose next version it is; `question`: the message that is answered again."""
+
+    actor: Account
+    chat_id: str
+    text: str
+    request: str
+    yes: LastYes | None
+    keep: bool
+    follows: str | None = None
+    edits: Message | None = None
+    question: Message | None = None
+
+
+class LiveAnswer:
+    """An answer being written, or waited for. `text` only grows and may be read from any thread, like `ahead`: how many go before it
+    in the line, None once it has its place. The rest belongs to the server's loop."""
+
+    def __init__(self, wish: _Wish) -> None:
+        self.id = secrets.token_hex(16)
+        self.account_id = wish.actor.id
+        self.chat_id = wish.chat_id
+        self.wish = wish
+        self.ahead: int | None = None
+        self.placed = False
+        self.asked = time.monotonic()
+        self.call: Call | None = None
+        self.plan = ""
         self.text = ""
         self.done = False
         self.saving_trouble: str | None = None
@@ -120,16 +162,16 @@ class LiveAnswer:
         if self.first_token_ms is None:
             self.first_token_ms = self.elapsed_ms
         self.text += piece
-        self._wake()
+        self.wake()
 
     def finish(self) -> None:
         """Settled and saved: no more will come."""
         self.done = True
-        self._wake()
+        self.wake()
 
-    async def more(self, seen: int) -> None:
-        """On the server's loop: return once there are more than `seen` characters, or it is done."""
-        if len(self.text) > seen or self.done:
+    async def more(self, seen: int, ahead: int | None = None) -> None:
+        """On the server's loop: return once there are more than `seen` characters, its place in the line is another, or it is done."""
+        if len(self.text) > seen or self.done or self.ahead != ahead:
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -139,7 +181,8 @@ class LiveAnswer:
     def elapsed_ms(self) -> int:
         return int((time.monotonic() - self.began) * 1000)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """On the server's loop: whoever waits for more looks again."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -156,10 +199,19 @@ class Answering:
         self._now = now
         self._instructions = _instructions(ROOT / "data" / "prompts")
         self._live: dict[str, LiveAnswer] = {}
+        self._line = Line()
+        self._outcomes: dict[tuple[str, str], NotSent | AskLast | ChatProError] = {}
         self._lock = threading.Lock()
         self._places = settings.running_total
+        self._held: Counter[str] = Counter()
+        self._decided: Counter[str] = Counter()  # requests that are being decided at this moment
+        self.watched: Callable[[str], bool] = lambda answer_id: False
+        """Whether a page shows this answer at the moment. What ends unwatched is marked as new."""
+        self.on_changed: list[Callable[[str, str, str], None]] = []
+        """Called with account id, chat id and `running`, `unread` or `idle`, when an answer begins or has ended there."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: set[asyncio.Task[None]] = set()
+        self._entering: set[asyncio.Task[None]] = set()
         self._saver: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -173,43 +225,82 @@ class Answering:
         """What one send may use with the model that answers now."""
         return self._sizes(self._source.model.card if self._source.model else FALLBACK_CARD)
 
-    def send(self, actor: Account, chat_id: str, text: str, follows: str | None, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
+    def send(self, actor: Account, chat_id: str, text: str, follows: str | None, yes: LastYes | None = None) -> Outcome:
         """Send a message to a chat (begun by it if it is new) and have it answered.
 
         `follows` is the entry that was the last on the sender's screen: with chat and text it makes the request id, so that the
-        same send from another tab, after a double click or a reconnect, is the first one's answer and not a second charge.
+        same send from another tab, after a double click or a reconnect, is the first one's answer and not a second charge. The
+        message goes below it, also where the chat went on elsewhere in another version.
         Raises NotSendable, NotFound, NotAllowed, Busy, ModelProblem, StoreUnavailable; wherever a store is left to do it, the text is kept as draft.
         """
         text = clean_text(text)
         self._check_text(text)
         request = request_id(actor.id, chat_id, follows, text)
-        return self._keeping(actor, chat_id, text, lambda: self._send(actor, chat_id, text, request, yes, question=None, keep=True))
+        return self._keeping(_Wish(actor, chat_id, text, request, yes, keep=True, follows=follows))
 
-    def again(self, actor: Account, chat_id: str, question_id: str, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
-        """Have a message answered again: the same request where it came to nothing (nothing is sent twice), a new version where there was text."""
-        _need_freelancer(actor)
-        since = readable_since(self._now(), self._settings.retention_days)
-        messages = self._store.read(lambda rows: rows.messages(actor.id, chat_id, since))
-        question = next((m for m in messages if m.id == question_id and m.own), None)
-        if question is None:
-            raise NotFound
-        tries = [m for m in messages if m.parent_id == question_id and m.answer]
-        newest = max(tries, key=lambda m: m.sequence, default=None)
+    def edit(self, actor: Account, chat_id: str, message_id: str, text: str, yes: LastYes | None = None) -> Outcome:
+        """Send an own message again in other words: a version beside it, with an answer of its own. What came after the old one stays with that.
+
+        Words that a version has already lead to that version, and nothing is sent. Raises as `send`.
+        """
+        text = clean_text(text)
+        self._check_text(text)
+        edited = self._own_message(actor, chat_id, message_id)[0]
+        request = edited.id if text == edited.text else request_id(actor.id, chat_id, edited.parent_id, text)
+        return self._send(_Wish(actor, chat_id, text, request, yes, keep=False, edits=edited))
+
+    def again(self, actor: Account, chat_id: str, question_id: str, seen: int, yes: LastYes | None = None) -> Outcome:
+        """Have a message answered again: the same request where it came to nothing (nothing is sent twice), a new version where there was text.
+
+        `seen` is the highest number of an entry that the asker's page knows of this chat: where another tab has written since, Busy says it.
+        """
+        question, messages = self._own_message(actor, chat_id, question_id)
+        newest = max((m for m in messages if m.parent_id == question_id and m.answer), key=lambda m: m.sequence, default=None)
         if newest is not None and newest.answer is not None and newest.answer.state is AnswerState.RUNNING:
             return Sent(chat_id, newest.id, SendKind.ORDINARY, 0, False)
-        if conversation(messages)[-1].id not in (question_id, newest.id if newest else None):
+        if messages[-1].sequence > seen:
             raise Busy(GONE_ON)
         if newest is not None and newest.answer is not None and not newest.text:
             request = newest.answer.request_id
         else:
             number = self._store.read(lambda rows: rows.calls_for_question(question_id))
             request = request_id(actor.id, chat_id, question.parent_id, question.text, number)
-        return self._send(actor, chat_id, question.text, request, yes, question=question, keep=False)
+        return self._send(_Wish(actor, chat_id, question.text, request, yes, keep=False, question=question))
 
-    def go_on(self, actor: Account, chat_id: str, follows: str, yes: LastYes | None = None) -> Sent | NotSent | AskLast:
+    def go_on(self, actor: Account, chat_id: str, follows: str, yes: LastYes | None = None) -> Outcome:
         """Have the model continue where its answer ended: an ordinary send of these words, which are no draft of anybody's."""
         request = request_id(actor.id, chat_id, follows, CONTINUE)
-        return self._send(actor, chat_id, CONTINUE, request, yes, question=None, keep=False)
+        return self._send(_Wish(actor, chat_id, CONTINUE, request, yes, keep=False, follows=follows))
+
+    def outcome(self, actor: Account, chat_id: str) -> NotSent | AskLast | ChatProError | None:
+        """What became of a send of this chat that waited in the line and was not sent when its turn came. Told once."""
+        with self._lock:
+            return self._outcomes.pop((actor.id, chat_id), None)
+
+    def thumb(self, actor: Account, answer_id: str, thumb: str) -> None:
+        """What the reader thinks of an answer: `up`, `down`, or `none` to take it back. Raises NotFound for somebody else's."""
+        _need_freelancer(actor)
+        since = readable_since(self._now(), self._settings.retention_days)
+
+        def work(unit: Unit) -> None:
+            call = unit.call(answer_id)
+            if call is None or call.account_id != actor.id or call.started_at <= since or not unit.owns_chat(actor.id, call.chat_id):
+                raise NotFound
+            unit.add_thumb(call, thumb if thumb in ("up", "down") else "none", self._now())
+
+        self._store.write(work)
+
+    def remembers_from(self, path: list[Message]) -> str | None:
+        """The entry of a conversation where the model's memory begins, for a short next message. None when it remembers all of it."""
+        model = self._source.model
+        tokenizer = model.card.tokenizer if model else FALLBACK_CARD.tokenizer
+        worded, costs, sizes = [m for m in path if m.text], [], self.sizes()
+        for message in reversed(worded):
+            costs.append(tokens.count_turns((_turn(message),), tokenizer))
+            if sum(costs) > sizes.history:
+                break
+        kept = remembered(sizes, costs)
+        return worded[-kept].id if 0 < kept < len(worded) else None
 
     def keep(self, actor: Account, chat_id: str, text: str) -> None:
         """Keep text that can't be sent right now as the draft of this chat. Raises NotFound for somebody else's chat."""
@@ -219,7 +310,7 @@ class Answering:
             self._store.write(lambda unit: self._keep_draft(unit, actor.id, chat_id, text))
 
     def live(self, actor: Account, chat_id: str) -> LiveAnswer | None:
-        """The answer that is being written in this chat, if it is the asker's."""
+        """The answer that is being written or waited for in this chat, if it is the asker's."""
         with self._lock:
             return next((a for a in self._live.values() if a.chat_id == chat_id and a.account_id == actor.id), None)
 
@@ -229,7 +320,8 @@ class Answering:
             return frozenset(a.chat_id for a in self._live.values() if a.account_id == actor.id)
 
     def stop(self, actor: Account, answer_id: str) -> None:
-        """End an answer here. What came is kept and charged. Stopping what has ended already does nothing. Raises NotFound for somebody else's."""
+        """End an answer here, or call it off while it waits. What came is kept and charged. Stopping what has ended already does nothing.
+        Raises NotFound for somebody else's."""
         if self.stop_running(actor.id, answer_id):
             return
         call = self._store.read(lambda rows: rows.call(answer_id))
@@ -244,7 +336,7 @@ class Answering:
         return live if live is not None and live.account_id == account_id else None
 
     def stop_running(self, account_id: str, answer_id: str) -> bool:
-        """End this account's running answer. False when none of this id runs for it."""
+        """End this account's running or waiting answer. False when there is none of this id."""
         if self.watch(account_id, answer_id) is None:
             return False
         self._end(answer_id, AnswerState.STOPPED)
@@ -267,13 +359,23 @@ class Answering:
             most = self._settings.draft_chars
             raise NotSendable(f"Your draft has {len(text):,} characters; one message takes {most:,} at most. Nothing was sent; shorten it or send it in parts.")
 
-    def _keeping(self, actor: Account, chat_id: str, text: str, send: Callable[[], Sent | NotSent | AskLast]) -> Sent | NotSent | AskLast:
+    def _own_message(self, actor: Account, chat_id: str, message_id: str) -> tuple[Message, list[Message]]:
+        """A message of the asker's own, and everything of its chat. Raises NotFound."""
+        _need_freelancer(actor)
+        since = readable_since(self._now(), self._settings.retention_days)
+        messages = self._store.read(lambda rows: rows.messages(actor.id, chat_id, since))
+        found = next((m for m in messages if m.id == message_id and m.own), None)
+        if found is None:
+            raise NotFound
+        return found, messages
+
+    def _keeping(self, wish: _Wish) -> Outcome:
         """Send; where that fails for a reason that may pass, keep the text as a draft first."""
         try:
-            return send()
+            return self._send(wish)
         except (Busy, ModelProblem):
             with suppress(StoreUnavailable):
-                self._store.write(lambda unit: self._keep_draft(unit, actor.id, chat_id, text))
+                self._store.write(lambda unit: self._keep_draft(unit, wish.actor.id, wish.chat_id, wish.text))
             raise
 
     def _keep_draft(self, unit: Unit, account_id: str, chat_id: str, text: str) -> str:
@@ -289,81 +391,186 @@ class Answering:
         unit.keep_draft(account_id, chat_id, draft_id, text, self._now())
         return draft_id
 
-    def _send(
-        self, actor: Account, chat_id: str, text: str, request: str, yes: LastYes | None, question: Message | None, keep: bool
-    ) -> Sent | NotSent | AskLast:
-        """`keep`: the text is a draft of the person's, to be kept where it is not sent."""
-        _need_freelancer(actor)
-        if not CHAT_ID.fullmatch(chat_id):
+    def _send(self, wish: _Wish) -> Outcome:
+        _need_freelancer(wish.actor)
+        if not CHAT_ID.fullmatch(wish.chat_id):
             raise NotFound
-        model = self._source.model
-        if model is None:
+        if self._source.model is None:
             raise ModelProblem(Problem.NO_MODEL, "")
+        live = LiveAnswer(wish)
         with self._lock:
             if self._closing:
-                raise Busy("The service is about to restart. Your text is still here; send it again in a minute.")
-            if self._places <= 0:
-                raise Busy("The service is busy: as many answers are being written as it can carry. Your text is still here; try again in a moment.")
-            self._places -= 1
-        begun: list[LiveAnswer] = []
+                raise Busy(RESTART)
+            # The same send again needs no place: it becomes the first one's answer, whatever is full.
+            if self._may_run(live.account_id) or self._decided[wish.request] or self._same(wish):
+                self._take_place(live)
+                self._decided[wish.request] += 1
+        if not live.placed:
+            return self._wait(live)
+        try:
+            return self._enter(live)
+        finally:
+            with self._lock:
+                self._decided -= Counter((wish.request,))
+
+    def _enter(self, live: LiveAnswer) -> Sent | NotSent | AskLast:
+        """Decide a send that has its place. From the acceptance on the place is the answer's, which gives it back when it has ended."""
         accepted = False
         try:
-            offer = self._offer(actor, chat_id, text, model, question, keep)
-            outcome = self._store.write(lambda unit: self._accept(unit, actor.id, chat_id, request, yes, offer, begun))
+            model = self._source.model
+            if model is None:
+                raise ModelProblem(Problem.NO_MODEL, "")
+            offer = self._offer(live.wish, model)
+            outcome = self._store.write(lambda unit: self._accept(unit, live, offer))
             accepted = isinstance(outcome, _HandOver)
         finally:
-            if not accepted:  # from here on the place is the answer's, which gives it back when it has ended
-                with self._lock:
-                    self._places += 1
-                    for live in begun:
-                        self._live.pop(live.id, None)
+            if not accepted:
+                self._forget(live)
         if isinstance(outcome, _HandOver):
-            self._hand_over(outcome, model, offer)
+            self._hand_over(outcome, live, model, offer)
             return outcome.sent
         return outcome
 
-    def _offer(self, actor: Account, chat_id: str, text: str, model: ChatModel, question: Message | None, keep: bool = True) -> _Offer:
+    # --- the waiting line -----------------------------------------------------------------------------------------------
+
+    def _may_run(self, account_id: str) -> bool:
+        return self._places > 0 and self._held[account_id] < self._settings.running_per_account
+
+    def _take_place(self, live: LiveAnswer) -> None:
+        self._places -= 1
+        self._held[live.account_id] += 1
+        live.placed, live.ahead = True, None
+
+    def _same(self, wish: _Wish) -> bool:
+        return any(other.wish.request == wish.request and other.placed for other in self._live.values())
+
+    def _waiting(self, live: LiveAnswer) -> InLine | None:
+        """The same send, if it waits already. Raises Busy where another one of the same chat waits or is being answered."""
+        for other in self._live.values():
+            if (other.account_id, other.chat_id) == (live.account_id, live.chat_id):
+                if other.wish.request != live.wish.request:
+                    raise Busy(IN_CHAT)
+                return InLine(live.chat_id, other.id)
+        return None
+
+    def _wait(self, live: LiveAnswer) -> Outcome:
+        """Into the line. The text is kept as a draft first: a line lives in memory, and what a person wrote does not."""
+        wish = live.wish
+        with self._lock:
+            if found := self._waiting(live):
+                return found
+        if wish.keep:
+            self._store.write(lambda unit: self._keep_draft(unit, live.account_id, live.chat_id, wish.text))
+        with self._lock:
+            if found := self._waiting(live):
+                return found
+            if self._loop is None or len(self._line) >= self._settings.waiting_total or self._line.of(live.account_id) >= self._settings.waiting_per_account:
+                raise Busy(LINE_FULL)
+            self._line.join(live.account_id, live.id)
+            self._live[live.id] = live
+            self._outcomes.pop((live.account_id, live.chat_id), None)
+            loop = self._loop
+        loop.call_soon_threadsafe(loop.call_later, self._settings.waiting_seconds, self._tired, live)
+        self._admit()  # a place may have come free meanwhile
+        return InLine(wish.chat_id, live.id)
+
+    def _admit(self) -> None:
+        """Whoever's turn it is, while there are places; and everybody else learns where they stand."""
+        with self._lock:
+            loop, entering = self._loop, []
+            while loop is not None and not self._closing and self._places > 0 and (ticket := self._line.next(self._may_run)) is not None:
+                self._take_place(self._live[ticket])
+                entering.append(self._live[ticket])
+            moved = list(entering)
+            for ticket, ahead in self._line.places().items():
+                waiting = self._live[ticket]
+                if waiting.ahead != ahead:
+                    waiting.ahead = ahead
+                    moved.append(waiting)
+        if loop is not None and moved and not loop.is_closed():
+            loop.call_soon_threadsafe(self._let_in, entering, moved)
+
+    def _let_in(self, entering: list[LiveAnswer], moved: list[LiveAnswer]) -> None:
+        for live in entering:
+            task = asyncio.get_running_loop().create_task(self._enter_from_line(live))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+        for live in moved:
+            live.wake()
+
+    async def _enter_from_line(self, live: LiveAnswer) -> None:
+        """Its turn has come. What is not sent now is told to the page that asks for the outcome."""
+        try:
+            outcome: Outcome | ChatProError = await asyncio.to_thread(self._enter, live)
+        except ChatProError as error:
+            outcome = error
+        except Exception as error:
+            log.error("a send that waited failed inside this service: %s", type(error).__name__)
+            outcome = ModelProblem(Problem.INTERNAL, "")
+        if not isinstance(outcome, Sent | InLine):
+            self._not_sent(live, outcome)
+        elif outcome.answer_id != live.id:  # it had been sent already, from another tab
+            self._forget(live)
+            live.finish()
+
+    def _tired(self, live: LiveAnswer) -> None:
+        if self._leave_line(live):
+            self._not_sent(live, Busy(WAITED))
+
+    def _leave_line(self, live: LiveAnswer) -> bool:
+        with self._lock:
+            left = self._line.leave(live.id)
+            if left:
+                self._live.pop(live.id, None)
+        if left:
+            self._admit()
+        return left
+
+    def _not_sent(self, live: LiveAnswer, outcome: NotSent | AskLast | ChatProError) -> None:
+        with self._lock:
+            self._outcomes[live.account_id, live.chat_id] = outcome
+            while len(self._outcomes) > self._settings.waiting_total:  # whoever never came back for it
+                del self._outcomes[next(iter(self._outcomes))]
+        live.finish()
+
+    def _offer(self, wish: _Wish, model: ChatModel) -> _Offer:
         """Everything about a send that can be gathered before its unit of work: reading and counting take their time outside the writers' queue."""
         since = readable_since(self._now(), self._settings.retention_days)
-        owner, messages = self._store.read(lambda rows: (rows.chat_owner(chat_id), rows.messages(actor.id, chat_id, since)))
-        if owner is not None and owner != (actor.id, False):
+        owner, messages = self._store.read(lambda rows: (rows.chat_owner(wish.chat_id), rows.messages(wish.actor.id, wish.chat_id, since)))
+        if owner is not None and owner != (wish.actor.id, False):
             raise NotFound
-        path = conversation(messages)
-        if question is not None:
-            before = _path_to(messages, question.parent_id)
-            parent = question.parent_id
-        else:
-            before, parent = path, (path[-1].id if path else None)
+        replaced = wish.question or wish.edits
+        before = path_to(messages, replaced.parent_id) if replaced is not None else conversation(messages, wish.follows)
+        parent = replaced.parent_id if replaced is not None else before[-1].id if before else None
         sizes = self._sizes(model.card)
         turns, costs, total = [], [], 0
         for message in reversed(before):
             if not message.text:
                 continue
-            turn = Turn("user" if message.own else "assistant", message.text)
+            turn = _turn(message)
             cost = tokens.count_turns((turn,), model.card.tokenizer)
             turns.append(turn)
             costs.append(cost)
             total += cost
             if total > sizes.history:
                 break
-        draft = tokens.count_turns((Turn("user", text),), model.card.tokenizer)
-        return _Offer(model.name, text, parent, question.id if question else None, turns, costs, draft, sizes, keep)
+        draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
+        return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
 
-    def _accept(
-        self, unit: Unit, account_id: str, chat_id: str, request: str, yes: LastYes | None, offer: _Offer, begun: list[LiveAnswer]
-    ) -> _HandOver | Sent | NotSent | AskLast:
+    def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast:
         """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together.
 
         The answer is among the running ones before the unit ends: whoever opts out or deletes the chat in the next unit finds it there.
         """
-        now = self._now()
+        now, wish = self._now(), live.wish
+        account_id, chat_id, request, yes = live.account_id, live.chat_id, wish.request, wish.yes
         account = unit.account(account_id)
         if account is None or not account.has(Role.FREELANCER):
             raise NotAllowed
         calls = unit.calls_of_request(request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
-        if calls and offer.question_id is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
+        if calls and wish.question is None and wish.edits is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
             raise Busy(GONE_ON)
         owner = unit.chat_owner(chat_id)
         if owner is not None and owner != (account_id, False):
@@ -398,7 +605,7 @@ class Answering:
             unit.add_anchor(account_id, anchor, now)
         unit.open_cycle(account_id, cycle)
         keep_free = 0 if decision.kind is SendKind.LAST else offer.sizes.smallest_send(entitlement.allowance)
-        reservation, answer = secrets.token_hex(16), secrets.token_hex(16)
+        reservation, answer = secrets.token_hex(16), live.id
         expires_at = now + timedelta(seconds=self._settings.answer_seconds + self._settings.reservation_grace_seconds)
         if not unit.reserve(account_id, reservation, request, cycle, entitlement.allowance, keep_free, decision, now, expires_at):
             raise Busy("Other messages of yours were faster, and what is left has to be counted first. Send it again.")
@@ -407,18 +614,15 @@ class Answering:
         question_id = offer.question_id or request
         self._store_question(unit, account_id, chat_id, question_id, owner is None, offer, now)
         unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
-        call = unit.call(answer)
-        assert call is not None
-        live = LiveAnswer(call, entitlement.plan)
-        begun.append(live)
+        live.call, live.plan = unit.call(answer), entitlement.plan
         with self._lock:
             self._live[live.id] = live
-        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), live, decision)
+        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), decision)
 
     def _check_running(self, unit: Unit, account_id: str, chat_id: str) -> None:
         running = unit.running_calls(account_id)
         if any(call.chat_id == chat_id for call in running):
-            raise Busy("An answer is being written in this chat. Stop it or wait for its end, then send this.")
+            raise Busy(IN_CHAT)
         if len(running) >= self._settings.running_per_account:
             raise Busy(
                 f"{len(running)} answers of yours are being written already, which is as many as one person can have at once. Send this when one has ended."
@@ -446,14 +650,15 @@ class Answering:
         unit.add_refusal(account_id, cycle_starts_at, reason, wanted, draft_id, plan, self._now())
         return NotSent(reason, offer.draft, refused.fits_now if refused else 0, refused.fits_after if refused else 0, renews_at)
 
-    def _hand_over(self, accepted: _HandOver, model: ChatModel, offer: _Offer) -> None:
+    def _hand_over(self, accepted: _HandOver, live: LiveAnswer, model: ChatModel, offer: _Offer) -> None:
         """Give the call to the server's loop. If that is gone, the call is settled here as interrupted rather than left pending."""
-        decision, live = accepted.decision, accepted.live
+        decision = accepted.decision
         history = tuple(reversed(offer.turns[: decision.history_kept]))
         prompt = Prompt((Turn("system", self._instructions), *history, Turn("user", offer.text)), decision.answer_limit)
         try:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._begin, live, model, prompt)
+            self._tell(live, "running")
         except (AssertionError, RuntimeError):
             self._forget(live)
             self._store.write(lambda unit: self._write_settlement(unit, live, AnswerState.INTERRUPTED, None, 0))
@@ -468,8 +673,9 @@ class Answering:
             live.task.cancel()
 
     async def _stream(self, live: LiveAnswer, model: ChatModel, prompt: Prompt) -> AnswerState:
-        """Call the model until an answer comes, within one deadline for everything. A call is tried again only while no text came."""
-        deadline = asyncio.get_running_loop().time() + self._settings.answer_seconds
+        """Call the model until an answer comes, within one deadline for everything, the wait in the line included. A call is tried again
+        only while no text came."""
+        deadline = asyncio.get_running_loop().time() + self._settings.answer_seconds - (live.began - live.asked)
         for left in range(self._settings.retries, -1, -1):
             try:
                 return await self._call(live, model, prompt, deadline)
@@ -533,34 +739,49 @@ class Answering:
         """The one unit of work after the call, tried until the store takes it: no answer is charged without being saved."""
         wait = 0.2
         while True:
+            unread = state is not AnswerState.STOPPED and not self.watched(live.id)
             try:
-                await asyncio.wrap_future(self._store.submit(lambda unit: self._write_settlement(unit, live, state, problem, whole_ms)))
+                await asyncio.wrap_future(
+                    self._store.submit(partial(self._write_settlement, live=live, state=state, problem=problem, whole_ms=whole_ms, unread=unread))
+                )
                 break
             except Exception as error:  # whatever it is: given up, the reservation would never be resolved and the chat stay blocked
                 live.saving_trouble = str(error) if isinstance(error, StoreUnavailable) else str(StoreUnavailable())
                 log.error("an answer could not be settled yet: %s", type(error).__name__)
                 await asyncio.sleep(wait)
                 wait = min(15.0, wait * 2)
+        self._tell(live, "unread" if unread else "idle")
         self._forget(live)
         live.finish()
 
     def _forget(self, live: LiveAnswer) -> None:
+        """No longer among the running; its place goes to whoever's turn it is."""
         with self._lock:
-            if self._live.pop(live.id, None) is not None:
+            self._live.pop(live.id, None)
+            if live.placed:
+                live.placed = False
                 self._places += 1
+                self._held -= Counter((live.account_id,))
+        self._admit()
 
-    def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int) -> None:
-        self._resolve(unit, live.call.answer_id, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms)
+    def _tell(self, live: LiveAnswer, what: str) -> None:
+        for call in self.on_changed:
+            call(live.account_id, live.chat_id, what)
+
+    def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int, unread: bool = False) -> None:
+        self._resolve(unit, live.id, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms, unread)
 
     def _resolve(
         self, unit: Unit, answer_id: str, text: str, state: AnswerState, problem: Problem | None, spent: tuple[object, object] | None,
-        plan: str, first_token_ms: int | None, whole_ms: int,
+        plan: str, first_token_ms: int | None, whole_ms: int, unread: bool,
     ) -> None:  # fmt: skip
         """End the answer, keep its text, settle or release its reservation, write its usage entry and the warnings that fell due. Once."""
         now = self._now()
         call = unit.call(answer_id)
         if call is None or not unit.end_answer(answer_id, state, problem.value if problem else None, now):
             return
+        if unread:
+            unit.mark_unread(call)
         unit.fold_parts(call, text)
         cost = Charge(0, 0, "estimated", 0)
         if text:
@@ -589,6 +810,9 @@ class Answering:
         live = self._live.get(answer_id)
         if live is None or self._loop is None:
             return
+        if self._leave_line(live):
+            self._loop.call_soon_threadsafe(live.finish)
+            return
         live.ending = live.ending or state
         self._loop.call_soon_threadsafe(_cancel, live)
 
@@ -615,7 +839,7 @@ class Answering:
     def _finish_dead(self, unit: Unit, call: Call) -> None:
         grant = grant_at(unit.entitlements(call.account_id), call.started_at)
         plan = grant.entitlement.plan if grant.entitlement else ""
-        self._resolve(unit, call.answer_id, unit.parts(call.answer_id), AnswerState.INTERRUPTED, None, None, plan, None, 0)
+        self._resolve(unit, call.answer_id, unit.parts(call.answer_id), AnswerState.INTERRUPTED, None, None, plan, None, 0, unread=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answers run on this loop from now on."""
@@ -646,6 +870,11 @@ class Answering:
         """No new sends; running answers may finish within the grace, the rest is settled as interrupted. Safe to call twice."""
         with self._lock:
             self._closing = True
+        for live in list(self._live.values()):
+            if self._leave_line(live):
+                self._not_sent(live, Busy(RESTART))
+        if self._entering:
+            await asyncio.wait(list(self._entering))
         running = [a.task for a in list(self._live.values()) if a.task is not None]
         if running:
             await asyncio.wait(running, timeout=self._settings.shutdown_seconds)
@@ -706,7 +935,6 @@ class _Offer:
 @dataclass(frozen=True)
 class _HandOver:
     sent: Sent
-    live: LiveAnswer
     decision: Accepted
 
 
@@ -714,14 +942,8 @@ def _instructions(folder: Path) -> str:
     return (folder / f"system-{PROMPT_VERSION}.md").read_text(encoding="utf-8").strip()
 
 
-def _path_to(messages: list[Message], message_id: str | None) -> list[Message]:
-    """The entries from the beginning to this one, along its parents."""
-    by_id = {m.id: m for m in messages}
-    path: list[Message] = []
-    while message_id in by_id:
-        path.append(by_id[message_id])
-        message_id = path[-1].parent_id
-    return path[::-1]
+def _turn(message: Message) -> Turn:
+    return Turn("user" if message.own else "assistant", message.text)
 
 
 def _cancel(live: LiveAnswer) -> None:

@@ -12,18 +12,24 @@ from datetime import datetime
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Role
-from chatpro.domain.chats import Chat, Message, clean_title, conversation, deleted_on, readable_since
+from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, conversation, deleted_on, readable_since, versions
 from chatpro.errors import NotAllowed, NotFound, NotSendable
 from chatpro.storage import Store, Unit
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One chat as its owner sees it: the path of newest versions, and when the first and the last of it are deleted."""
+    """One chat as its owner sees it: the path through the versions, what other versions its entries have (ids, oldest first), the
+    highest number of any of its entries, the answers nobody has seen yet, the answer that is being written (in whatever version), and
+    when the first and the last of it are deleted."""
 
     id: str
     title: str
     messages: list[Message]
+    versions: dict[str, list[str]]
+    newest: int
+    unread: frozenset[str]
+    running: Message | None
     first_deleted_on: datetime
     last_deleted_on: datetime
 
@@ -43,22 +49,37 @@ class History:
         _need_freelancer(actor)
         return self._store.read(lambda rows: rows.chats(actor.id, self._since()))
 
-    def open(self, actor: Account, chat_id: str) -> Opened:
-        """One own chat. Raises NotFound."""
+    def open(self, actor: Account, chat_id: str, through: str | None = None) -> Opened:
+        """One own chat, along the version in which something was written last, or the one that `through` is in. Raises NotFound."""
         _need_freelancer(actor)
         since = self._since()
 
-        def work(rows: Unit) -> tuple[list[Message], str | None]:
+        def work(rows: Unit) -> tuple[list[Message], str | None, list[str]]:
             messages = rows.messages(actor.id, chat_id, since)
-            return messages, rows.title(actor.id, chat_id, since) if messages else None
+            return messages, rows.title(actor.id, chat_id, since) if messages else None, rows.unread(actor.id, chat_id) if messages else []
 
-        messages, title = self._store.read(work)
+        messages, title, unread = self._store.read(work)
         if not messages:
             raise NotFound
-        path = conversation(messages)
+        path = conversation(messages, through)
         sent = [m.sent_at for m in messages]
         days = self._settings.retention_days
-        return Opened(chat_id, title or "Chat", path, deleted_on(min(sent), days), deleted_on(max(sent), days))
+        return Opened(
+            id=chat_id,
+            title=title or "Chat",
+            messages=path,
+            versions=versions(messages, path),
+            newest=messages[-1].sequence,
+            unread=frozenset(unread),
+            running=next((m for m in messages if m.answer and m.answer.state is AnswerState.RUNNING), None),
+            first_deleted_on=deleted_on(min(sent), days),
+            last_deleted_on=deleted_on(max(sent), days),
+        )
+
+    def seen(self, actor: Account, chat_id: str) -> None:
+        """The chat was opened: nothing in it is new any more."""
+        _need_freelancer(actor)
+        self._store.write(lambda unit: unit.mark_read(actor.id, chat_id))
 
     def draft(self, actor: Account, chat_id: str) -> str | None:
         """Text that was refused or failed in this chat and is kept for its author."""

@@ -52,6 +52,10 @@ COLUMNS = {
         "account_id VARCHAR", "sequence BIGINT", "cycle_starts_at TIMESTAMP", "reason VARCHAR", "tokens_wanted BIGINT", "draft_id VARCHAR",
         "plan VARCHAR", "refused_at TIMESTAMP", "day INTEGER",
     ),
+    "thumbs": (
+        "account_id VARCHAR", "sequence BIGINT", "answer_id VARCHAR", "thumb VARCHAR", "model VARCHAR", "prompt_version VARCHAR",
+        "given_at TIMESTAMP", "day INTEGER",
+    ),
 }  # fmt: skip
 """Copied tables, column by column in the order the store hands them over. No column of them takes text that a person wrote."""
 

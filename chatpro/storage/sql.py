@@ -207,6 +207,7 @@ class Unit:
         sql = """
             SELECT c.id, c.created_at, m.last_at, m.n,
                    EXISTS (SELECT 1 FROM answers a WHERE a.chat_id = c.id AND a.state = 'running'),
+                   EXISTS (SELECT 1 FROM unread_answers u WHERE u.chat_id = c.id),
                    (SELECT t.text FROM titles t WHERE t.chat_id = c.id AND t.account_id = c.account_id AND (t.message_id IS NULL OR t.given_at > ?)
                     ORDER BY t.sequence DESC LIMIT 1)
             FROM chats c
@@ -216,7 +217,7 @@ class Unit:
             ORDER BY m.last_at DESC, c.id
         """
         rows = self._all(sql, since, account_id, since, account_id)
-        return [Chat(r[0], r[5] or "Chat", _out(r[1]), _out(r[2]), r[3], r[4]) for r in rows]
+        return [Chat(r[0], r[6] or "Chat", _out(r[1]), _out(r[2]), r[3], r[4], r[5]) for r in rows]
 
     def add_message(self, account_id: str, message_id: str, chat_id: str, parent_id: str | None, author: str, text: str, at: datetime) -> None:
         sequence = self._next("messages")
@@ -242,7 +243,8 @@ class Unit:
             """
             SELECT a.id, a.question_id, a.sequence, a.state, a.problem, a.model, a.prompt_version, a.request_id,
                    a.left_out, a.shortened, a.started_at, a.ended_at,
-                   u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved
+                   u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved,
+                   (SELECT t.thumb FROM thumbs t WHERE t.answer_id = a.id ORDER BY t.sequence DESC LIMIT 1)
             FROM answers a LEFT JOIN usage_entries u ON u.answer_id = a.id
             WHERE a.account_id = ? AND a.chat_id = ? AND a.started_at > ?
             """,
@@ -254,7 +256,8 @@ class Unit:
     def _answer(self, chat_id: str, r: tuple[Any, ...], written: dict[str, str]) -> Message:
         receipt = Receipt(r[12], r[13], r[14], r[15], r[16]) if r[12] is not None else None
         state = AnswerState(r[3])
-        facts = AnswerFacts(state, r[4], r[5], r[6], r[7], r[8], r[9], _out(r[10]), _maybe(r[11]), receipt)
+        thumb = r[17] if r[17] in ("up", "down") else ""
+        facts = AnswerFacts(state, r[4], r[5], r[6], r[7], r[8], r[9], _out(r[10]), _maybe(r[11]), receipt, thumb)
         text = written[r[0]] if r[0] in written else self.parts(r[0]) if state is AnswerState.RUNNING else ""
         return Message(r[0], chat_id, r[1], r[2], text, _out(r[10]), facts)
 
@@ -325,6 +328,23 @@ class Unit:
         if text:
             sql = "INSERT INTO messages SELECT account_id, id, chat_id, question_id, sequence, 'answer', ?, started_at FROM answers WHERE id = ?"
             self._all(sql, text, call.answer_id)
+
+    def mark_unread(self, call: Call) -> None:
+        """The answer ended while nobody watched it."""
+        self._all("INSERT INTO unread_answers VALUES (?, ?, ?)", call.account_id, call.answer_id, call.chat_id)
+
+    def unread(self, account_id: str, chat_id: str) -> list[str]:
+        """Ids of a chat's answers that nobody has seen yet."""
+        return [r[0] for r in self._all("SELECT answer_id FROM unread_answers WHERE chat_id = ? AND account_id = ?", chat_id, account_id)]
+
+    def mark_read(self, account_id: str, chat_id: str) -> None:
+        """The chat was opened."""
+        self._all("DELETE FROM unread_answers WHERE chat_id = ? AND account_id = ?", chat_id, account_id)
+
+    def add_thumb(self, call: Call, thumb: str, at: datetime) -> None:
+        """What the answer's reader thinks of it: up, down or none."""
+        values = (call.account_id, self._next("thumbs"), call.answer_id, thumb, call.model, call.prompt_version, at, day_number(at))
+        self._all("INSERT INTO thumbs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     # --- allowance --------------------------------------------------------------------------------------------------
 
@@ -499,7 +519,7 @@ class Unit:
 
     # --- the content-free copy --------------------------------------------------------------------------------------
 
-    COPIED = ("usage_entries", "warnings", "refusals")
+    COPIED = ("usage_entries", "warnings", "refusals", "thumbs")
     """Tables that the analytics copy takes over row by row, in order of their sequence. None of them holds text."""
 
     def rows_after(self, table: str, sequence: int, limit: int) -> list[tuple[Any, ...]]:

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatpro.domain.chats import Message, clean_text, clean_title, conversation, deleted_on, is_blank, readable_since, request_id, title_from
+from chatpro.domain.chats import (
+    AnswerFacts,
+    AnswerState,
+    Message,
+    clean_text,
+    clean_title,
+    conversation,
+    deleted_on,
+    is_blank,
+    readable_since,
+    request_id,
+    title_from,
+    versions,
+)
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -22,6 +35,46 @@ def test_the_newest_version_is_the_one_that_is_seen() -> None:
     told = [message("a", None, 1), message("b", "a", 2), message("c", "b", 3), message("b2", "a", 4), message("c2", "b2", 5)]
 
     assert [m.id for m in conversation(told)] == ["a", "b2", "c2"]
+
+
+def test_an_older_version_that_was_written_on_is_the_one_that_is_seen() -> None:
+    """Otherwise what somebody wrote under the version they had leafed to would be gone from sight after a reload."""
+    told = [message("a", None, 1), message("b", "a", 2), message("b2", "a", 3), message("c", "b", 4)]
+
+    assert [m.id for m in conversation(told)] == ["a", "b", "c"]
+
+
+def test_leafing_leads_through_the_version_that_was_asked_for() -> None:
+    """And below it to where something was written last; an entry that is not there changes nothing."""
+    told = [message("a", None, 1), message("b", "a", 2), message("c", "b", 3), message("b2", "a", 4), message("c2", "b", 5)]
+
+    assert [m.id for m in conversation(told, "b2")] == ["a", "b2"]
+    assert [m.id for m in conversation(told, "b")] == ["a", "b", "c2"]
+    assert [m.id for m in conversation(told, "c")] == ["a", "b", "c"]
+    assert [m.id for m in conversation(told, "gone")] == ["a", "b", "c2"]
+
+
+def test_versions_are_counted_where_there_are_several_and_empty_tries_are_none() -> None:
+    """ "2 of 3" counts what can be read; a failed try counts only while it is what is seen, or while something hangs on it."""
+    failed = AnswerFacts(AnswerState.FAILED, None, "m", "1", "r", 0, False, NOW, NOW, None)
+    nothing = Message("x", "c", "a", 3, "", NOW, failed)
+    told = [message("a", None, 1), message("b", "a", 2), nothing, message("b2", "a", 4)]
+
+    assert versions(told, conversation(told)) == {"b2": ["b", "b2"]}
+    assert versions(told, conversation(told, "x")) == {"x": ["b", "x", "b2"]}
+    assert versions([*told, message("on", "x", 5)], conversation(told)) == {"b2": ["b", "x", "b2"]}
+    assert versions([message("a", None, 1), message("b", "a", 2)], conversation(told)) == {}
+
+
+@given(st.lists(st.integers(-1, 40), min_size=1, max_size=40), st.integers(0, 39))
+def test_every_entry_can_be_leafed_to(parents: list[int], wanted: int) -> None:
+    """Whatever the tree: a path leads from a beginning to an end, each entry follows the one before, and any entry can be on it."""
+    told = [message(str(n), str(parent) if 0 <= parent < n else None, n) for n, parent in enumerate(parents)]
+    path = conversation(told, str(wanted % len(told)))
+
+    assert str(wanted % len(told)) in {m.id for m in path}
+    assert path[0].parent_id is None and all(after.parent_id == before.id for before, after in zip(path, path[1:], strict=False))
+    assert not [m for m in told if m.parent_id == path[-1].id]
 
 
 def test_what_is_left_of_an_old_chat_stays_readable() -> None:

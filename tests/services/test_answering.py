@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from chatpro import tokens
 from chatpro.domain.chats import AnswerState
 from chatpro.errors import Busy, ModelProblem, NotFound, NotSendable, Problem, StoreUnavailable
-from chatpro.models import Spent
+from chatpro.models import Spent, Turn
 from chatpro.models.scripted import Crash, Ended, Fail, Gap, Hang, Hold, ScriptedModel, ScriptedSource, scripted, words
-from chatpro.services.answering import AskLast, NotSent, Sent
+from chatpro.services.answering import AskLast, InLine, NotSent, Sent
 from tests.cast import build_house, person, spend
 from tests.conftest import trials
 from tests.running import answer, assert_books_agree, ended, running, send, started, until
@@ -93,7 +94,7 @@ def test_nobody_sends_into_somebody_elses_chat(tmp_path: Path) -> None:
 
         for attempt in (
             lambda: house.answering.send(tomas, first.chat_id, "Let me in", first.answer_id),
-            lambda: house.answering.again(tomas, first.chat_id, first.answer_id),
+            lambda: house.answering.again(tomas, first.chat_id, first.answer_id, 10**9),
             lambda: house.answering.stop(tomas, first.answer_id),
             lambda: house.history.open(tomas, first.chat_id),
         ):
@@ -247,19 +248,23 @@ def test_one_answer_runs_in_a_chat_and_a_number_in_an_account(tmp_path: Path) ->
             house.answering.send(mara, first.chat_id, "Two", first.answer_id)
         assert house.history.draft(mara, first.chat_id) == "Two"
         second = send(house, mara, "Other chat")
-        with pytest.raises(Busy, match="as many as one person"):
-            house.answering.send(mara, house.answering.new_chat_id(), "Third", None)
+        third = house.answering.send(mara, house.answering.new_chat_id(), "Third", None)
+        assert isinstance(third, InLine) and house.history.draft(mara, third.chat_id) == "Third"
         assert house.store.read(lambda rows: rows.refusals(mara.id)) == []
         gate.set()
         ended(house, mara, first)
         ended(house, mara, second)
-        send(house, mara, "Third again")
+        until(lambda: house.answering.watch(mara.id, third.answer_id) is None)
+        assert [m.text for m in house.history.open(mara, third.chat_id).messages] == ["Third", "x"]
+        assert house.history.draft(mara, third.chat_id) is None
+        assert_books_agree(house, mara)
 
 
-def test_beyond_the_bound_of_the_process_it_says_that_it_is_busy(tmp_path: Path) -> None:
+def test_beyond_the_bounds_of_process_and_line_it_says_that_it_is_busy(tmp_path: Path) -> None:
     """And takes sends again when an answer has ended: no place is lost on the way, whatever was refused or failed."""
     gate = threading.Event()
-    with running(tmp_path, ScriptedSource(ScriptedModel(otherwise=("x", Hold(gate), Ended("stop")))), running_total=1, running_per_account=1) as house:
+    source = ScriptedSource(ScriptedModel(otherwise=("x", Hold(gate), Ended("stop"))))
+    with running(tmp_path, source, running_total=1, running_per_account=1, waiting_total=0) as house:
         mara, tomas, lea = person(house, "mara"), person(house, "tomas"), person(house, "lea")
         for _ in range(3):
             assert isinstance(house.answering.send(lea, house.answering.new_chat_id(), "No consent", None), NotSent)
@@ -297,7 +302,7 @@ def test_every_fault_has_its_sentence_costs_nothing_and_can_be_tried_again(tmp_p
         assert failed.answer is not None and failed.answer.state is AnswerState.FAILED and failed.answer.problem == problem
         assert house.accounts.meter(mara, house.answering.sizes()).used == 0  # type: ignore[union-attr]
 
-        again = house.answering.again(mara, sent.chat_id, failed.parent_id or "")
+        again = house.answering.again(mara, sent.chat_id, failed.parent_id or "", failed.sequence)
 
         assert isinstance(again, Sent) and again.answer_id != sent.answer_id
         assert ended(house, mara, again).text == "Now it works."
@@ -428,8 +433,7 @@ def test_fifty_senders_race_for_room_for_ten(tmp_path: Path) -> None:
         with running(tmp_path / str(round_), source, running_per_account=60) as house:
             mara = person(house, "mara")
             sizes = house.answering.sizes()
-            probe = house.answering._offer(mara, "f" * 32, "Race", source.model, None)
-            each = sizes.instructions + probe.draft + sizes.answer
+            each = sizes.instructions + tokens.count_turns((Turn("user", "Race"),), source.model.card.tokenizer) + sizes.answer
             spend(house, mara, 200_000 - sizes.smallest_send(200_000) - 10 * each - 300)
             barrier = threading.Barrier(50)
 
@@ -531,7 +535,7 @@ def test_what_a_dead_process_left_is_settled_at_the_next_start(tmp_path: Path) -
         assert kept.answer.receipt is not None and kept.answer.receipt.total > 0 and kept.answer.receipt.counted == "estimated"
         assert nothing.answer.receipt is not None and nothing.answer.receipt.total == 0
         assert_books_agree(house, mara)
-        again = house.answering.again(mara, without.chat_id, nothing.parent_id or "")
+        again = house.answering.again(mara, without.chat_id, nothing.parent_id or "", nothing.sequence)
         assert isinstance(again, Sent) and ended(house, mara, again).text == "Certainly."
         assert_books_agree(house, mara)
         _bury(loop)
@@ -687,12 +691,12 @@ def test_nothing_slips_past_between_being_accepted_and_being_begun(tmp_path: Pat
         mara = person(house, "mara")
         hand_over = house.answering._hand_over
 
-        def in_between(accepted: object, model: object, offer: object) -> None:
+        def in_between(accepted: object, live: object, model: object, offer: object) -> None:
             if what == "opts out":
                 house.accounts.opt_out(mara)
             else:
                 house.history.delete(mara, accepted.sent.chat_id)  # type: ignore[attr-defined]
-            hand_over(accepted, model, offer)  # type: ignore[arg-type]
+            hand_over(accepted, live, model, offer)  # type: ignore[arg-type]
 
         house.answering._hand_over = in_between  # type: ignore[method-assign]
         sent = send(house, mara, "Go")
@@ -730,7 +734,7 @@ def test_a_tab_that_is_behind_cannot_push_the_rest_of_the_chat_out_of_sight(tmp_
         ended(house, mara, send(house, mara, "Second", first.chat_id, first.answer_id))
 
         for stale in (
-            lambda: house.answering.again(mara, first.chat_id, failed.parent_id or ""),
+            lambda: house.answering.again(mara, first.chat_id, failed.parent_id or "", failed.sequence),
             lambda: house.answering.send(mara, first.chat_id, "First", None),
         ):
             with pytest.raises(Busy, match="another tab"):
@@ -745,7 +749,7 @@ def test_trying_again_twice_is_one_answer(tmp_path: Path) -> None:
         mara = person(house, "mara")
         sent = send(house, mara, "Go")
         message = ended(house, mara, sent)
-        tries = [house.answering.again(mara, sent.chat_id, message.parent_id or "") for _ in range(2)]
+        tries = [house.answering.again(mara, sent.chat_id, message.parent_id or "", message.sequence) for _ in range(2)]
         gate.set()
 
         assert isinstance(tries[0], Sent) and isinstance(tries[1], Sent) and tries[0].answer_id == tries[1].answer_id
@@ -762,7 +766,7 @@ def test_a_button_never_touches_the_draft_that_is_being_kept(tmp_path: Path) -> 
         too_long = "word " * 9_000
         assert isinstance(house.answering.send(mara, sent.chat_id, too_long, sent.answer_id), NotSent)
 
-        again = house.answering.again(mara, sent.chat_id, failed.parent_id or "")
+        again = house.answering.again(mara, sent.chat_id, failed.parent_id or "", failed.sequence)
         assert isinstance(again, Sent)
         ended(house, mara, again)
         go_on = house.answering.go_on(mara, sent.chat_id, again.answer_id)

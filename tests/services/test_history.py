@@ -59,9 +59,9 @@ def test_own_and_foreign_ids_mixed_find_nothing(tmp_path: Path) -> None:
         their_question = house.history.open(tomas, theirs.chat_id).messages[0].id
         sentences = set()
         for attempt in (
-            lambda: house.answering.again(mara, mine.chat_id, their_question),
-            lambda: house.answering.again(mara, theirs.chat_id, my_question),
-            lambda: house.answering.again(mara, mine.chat_id, mine.answer_id),
+            lambda: house.answering.again(mara, mine.chat_id, their_question, 10**9),
+            lambda: house.answering.again(mara, theirs.chat_id, my_question, 10**9),
+            lambda: house.answering.again(mara, mine.chat_id, mine.answer_id, 10**9),
             lambda: house.answering.stop(mara, theirs.answer_id),
             lambda: house.answering.stop(mara, "0" * 32),
             lambda: house.history.rename(mara, theirs.chat_id, "Stolen"),
