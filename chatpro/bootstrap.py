@@ -79,6 +79,7 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     history = History(store, settings, now)
     accounts.on_stopped.append(answering.stop_account)
     history.on_deleted.append(answering.stop_chat)
+    history.answered = answering.running_chats
     if settings.demo:
         sample.fill(store, settings, now())
     housekeeping = Housekeeping(store, copy, answering, now)

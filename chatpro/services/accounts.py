@@ -115,7 +115,7 @@ class Accounts:
 
     def find(self, account_id: str) -> Account | None:
         """The account as it is now, None when there is none or it was closed."""
-        account = self._store.read(lambda rows: rows.account(account_id))
+        account = self._store.person(account_id).account
         return None if account is None or account.closed else account
 
     def sample(self, name: str) -> Account | None:
@@ -171,10 +171,10 @@ class Accounts:
 
     def grant(self, actor: Account) -> Grant:
         """Which of the three states of the plan holds now."""
-        return grant_at(self._store.read(lambda rows: rows.entitlements(actor.id)), self._now())
+        return grant_at(self._store.person(actor.id).entitlements, self._now())
 
     def entitlements(self, actor: Account) -> list[Entitlement]:
-        return self._store.read(lambda rows: rows.entitlements(actor.id))
+        return list(self._store.person(actor.id).entitlements)
 
     def opted_in(self, actor: Account) -> bool:
         """Whether the newest word of this account is a yes to the consent in force."""
@@ -182,7 +182,7 @@ class Accounts:
 
     def consents(self, actor: Account) -> list[Consent]:
         """Every yes and no, oldest first."""
-        return self._store.read(lambda rows: rows.consents(actor.id))
+        return list(self._store.person(actor.id).consents)
 
     def opt_in(self, actor: Account) -> None:
         """A dated yes to the consent in force."""
@@ -215,11 +215,12 @@ class Accounts:
         now = self._now()
 
         def work(rows: Unit) -> Meter | None:
-            grant = grant_at(rows.entitlements(actor.id), now)
+            person = self._store.people.of(rows, actor.id)
+            grant = grant_at(person.entitlements, now)
             if grant.state is not PlanState.HAS or grant.entitlement is None:
                 return None
             allowance = grant.entitlement.allowance
-            cycle = current_cycle(rows, actor.id, now)
+            cycle = current_cycle(rows, actor.id, person.anchor, now)
             standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
             return Meter(
                 allowance=allowance,
@@ -249,9 +250,8 @@ def zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def current_cycle(rows: Unit, account_id: str, now: datetime) -> Cycle | None:
+def current_cycle(rows: Unit, account_id: str, anchor: Anchor | None, now: datetime) -> Cycle | None:
     """The account's cycle now; never one before the newest that was used, whatever the clock says. None before the first message."""
-    anchor: Anchor | None = rows.anchor(account_id)
     if anchor is None:
         return None
     latest = rows.latest_cycle_starts_at(account_id)

@@ -115,6 +115,17 @@ Outcome = Sent | InLine | NotSent | AskLast
 
 
 @dataclass(frozen=True)
+class Unsent:
+    """A send that waited in the line and was not sent: what was wanted, so that any tab can ask for the same again, and why it was not
+    (None: it was called off). `do` is send, edit, again or go on; `entry` the message that is edited or answered again, or what it follows."""
+
+    do: str
+    text: str
+    entry: str | None
+    why: NotSent | AskLast | ChatProError | None
+
+
+@dataclass(frozen=True)
 class _Wish:
     """A send as it was asked for: what it takes to decide it, now or when its turn has come. `keep`: its text is the person's
     draft, to be kept where it is not sent. `follows`: the entry under which it goes, itself or the newest below it; `edits`: the
@@ -136,13 +147,15 @@ class LiveAnswer:
     in the line, None once it has its place. The rest belongs to the server's loop."""
 
     def __init__(self, wish: _Wish) -> None:
-        self.id = secrets.token_hex(16)
+        self.id = secrets.token_urlsafe(16)  # 128 bits in few letters: it goes over the wire with each word
         self.account_id = wish.actor.id
         self.chat_id = wish.chat_id
         self.wish = wish
         self.ahead: int | None = None
         self.placed = False
+        self.accepted = False  # its unit of work is committed: the message is in the chat
         self.asked = time.monotonic()
+        self.ticket: str | None = None  # it came in through the line
         self.call: Call | None = None
         self.plan = ""
         self.text = ""
@@ -200,7 +213,7 @@ class Answering:
         self._instructions = _instructions(ROOT / "data" / "prompts")
         self._live: dict[str, LiveAnswer] = {}
         self._line = Line()
-        self._outcomes: dict[tuple[str, str], NotSent | AskLast | ChatProError] = {}
+        self._unsent: dict[tuple[str, str], Unsent] = {}
         self._lock = threading.Lock()
         self._places = settings.running_total
         self._held: Counter[str] = Counter()
@@ -245,8 +258,9 @@ class Answering:
         """
         text = clean_text(text)
         self._check_text(text)
-        edited = self._own_message(actor, chat_id, message_id)[0]
-        request = edited.id if text == edited.text else request_id(actor.id, chat_id, edited.parent_id, text)
+        edited, messages = self._own_message(actor, chat_id, message_id)
+        same = next((m.id for m in messages if m.own and m.parent_id == edited.parent_id and m.text == text), None)
+        request = same or request_id(actor.id, chat_id, edited.parent_id, text)
         return self._send(_Wish(actor, chat_id, text, request, yes, keep=False, edits=edited))
 
     def again(self, actor: Account, chat_id: str, question_id: str, seen: int, yes: LastYes | None = None) -> Outcome:
@@ -272,10 +286,15 @@ class Answering:
         request = request_id(actor.id, chat_id, follows, CONTINUE)
         return self._send(_Wish(actor, chat_id, CONTINUE, request, yes, keep=False, follows=follows))
 
-    def outcome(self, actor: Account, chat_id: str) -> NotSent | AskLast | ChatProError | None:
-        """What became of a send of this chat that waited in the line and was not sent when its turn came. Told once."""
+    def unsent(self, actor: Account, chat_id: str) -> Unsent | None:
+        """The send of this chat that waited in the line and came to nothing, until `put_by` or the next send there."""
         with self._lock:
-            return self._outcomes.pop((actor.id, chat_id), None)
+            return self._unsent.get((actor.id, chat_id))
+
+    def put_by(self, actor: Account, chat_id: str) -> None:
+        """A page has told the person of it."""
+        with self._lock:
+            self._unsent.pop((actor.id, chat_id), None)
 
     def thumb(self, actor: Account, answer_id: str, thumb: str) -> None:
         """What the reader thinks of an answer: `up`, `down`, or `none` to take it back. Raises NotFound for somebody else's."""
@@ -422,9 +441,9 @@ class Answering:
                 raise ModelProblem(Problem.NO_MODEL, "")
             offer = self._offer(live.wish, model)
             outcome = self._store.write(lambda unit: self._accept(unit, live, offer))
-            accepted = isinstance(outcome, _HandOver)
+            accepted = live.accepted = isinstance(outcome, _HandOver)
         finally:
-            if not accepted:
+            if not accepted and live.ticket is None:  # one from the line is forgotten together with telling what became of it
                 self._forget(live)
         if isinstance(outcome, _HandOver):
             self._hand_over(outcome, live, model, offer)
@@ -459,16 +478,19 @@ class Answering:
         with self._lock:
             if found := self._waiting(live):
                 return found
-        if wish.keep:
+        if wish.keep or wish.edits is not None:
             self._store.write(lambda unit: self._keep_draft(unit, live.account_id, live.chat_id, wish.text))
         with self._lock:
             if found := self._waiting(live):
                 return found
+            if self._closing:
+                raise Busy(RESTART)
             if self._loop is None or len(self._line) >= self._settings.waiting_total or self._line.of(live.account_id) >= self._settings.waiting_per_account:
                 raise Busy(LINE_FULL)
             self._line.join(live.account_id, live.id)
             self._live[live.id] = live
-            self._outcomes.pop((live.account_id, live.chat_id), None)
+            live.ticket = live.id
+            self._unsent.pop((live.account_id, live.chat_id), None)
             loop = self._loop
         loop.call_soon_threadsafe(loop.call_later, self._settings.waiting_seconds, self._tired, live)
         self._admit()  # a place may have come free meanwhile
@@ -501,37 +523,46 @@ class Answering:
     async def _enter_from_line(self, live: LiveAnswer) -> None:
         """Its turn has come. What is not sent now is told to the page that asks for the outcome."""
         try:
+            if self._closing:
+                raise Busy(RESTART)
             outcome: Outcome | ChatProError = await asyncio.to_thread(self._enter, live)
         except ChatProError as error:
             outcome = error
         except Exception as error:
             log.error("a send that waited failed inside this service: %s", type(error).__name__)
             outcome = ModelProblem(Problem.INTERNAL, "")
+        if isinstance(outcome, Sent | InLine) and outcome.answer_id == live.id:
+            return
         if not isinstance(outcome, Sent | InLine):
-            self._not_sent(live, outcome)
-        elif outcome.answer_id != live.id:  # it had been sent already, from another tab
-            self._forget(live)
-            live.finish()
+            self._note_unsent(live, outcome)
+        self._forget(live)  # or it had been sent already, from another tab
+        live.finish()
 
     def _tired(self, live: LiveAnswer) -> None:
-        if self._leave_line(live):
-            self._not_sent(live, Busy(WAITED))
+        if self._leave_line(live, Busy(WAITED)):
+            live.finish()
 
-    def _leave_line(self, live: LiveAnswer) -> bool:
+    def _leave_line(self, live: LiveAnswer, why: ChatProError | None) -> bool:
+        """Out of the line, and what became of it is there for its pages in the same moment. False when its turn had come already."""
         with self._lock:
-            left = self._line.leave(live.id)
-            if left:
-                self._live.pop(live.id, None)
-        if left:
-            self._admit()
-        return left
+            if not self._line.leave(live.id):
+                return False
+            self._live.pop(live.id, None)
+            self._keep_unsent(live, why)
+        self._admit()
+        return True
 
-    def _not_sent(self, live: LiveAnswer, outcome: NotSent | AskLast | ChatProError) -> None:
+    def _note_unsent(self, live: LiveAnswer, why: NotSent | AskLast | ChatProError) -> None:
         with self._lock:
-            self._outcomes[live.account_id, live.chat_id] = outcome
-            while len(self._outcomes) > self._settings.waiting_total:  # whoever never came back for it
-                del self._outcomes[next(iter(self._outcomes))]
-        live.finish()
+            self._keep_unsent(live, why)
+
+    def _keep_unsent(self, live: LiveAnswer, why: NotSent | AskLast | ChatProError | None) -> None:
+        wish = live.wish
+        do = "edit" if wish.edits else "again" if wish.question else "send" if wish.keep else "go on"
+        entry = wish.edits.id if wish.edits else wish.question.id if wish.question else wish.follows
+        self._unsent[live.account_id, live.chat_id] = Unsent(do, wish.text, entry, why)
+        while len(self._unsent) > self._settings.waiting_total:  # whoever never came back for it
+            del self._unsent[next(iter(self._unsent))]
 
     def _offer(self, wish: _Wish, model: ChatModel) -> _Offer:
         """Everything about a send that can be gathered before its unit of work: reading and counting take their time outside the writers' queue."""
@@ -564,8 +595,9 @@ class Answering:
         """
         now, wish = self._now(), live.wish
         account_id, chat_id, request, yes = live.account_id, live.chat_id, wish.request, wish.yes
-        account = unit.account(account_id)
-        if account is None or not account.has(Role.FREELANCER):
+        person = self._store.people.of(unit, account_id)
+        account = person.account
+        if account is None or account.closed or not account.has(Role.FREELANCER):
             raise NotAllowed
         calls = unit.calls_of_request(request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
@@ -576,15 +608,16 @@ class Answering:
         if owner is not None and owner != (account_id, False):
             raise NotFound
 
-        grant = grant_at(unit.entitlements(account_id), now)
+        grant = grant_at(person.entitlements, now)
         if grant.state is not PlanState.HAS or grant.entitlement is None:
             return self._refuse(unit, account_id, chat_id, "plan_ended", offer, grant, None)
-        if not consents_to(self._settings.consent_version, unit.consents(account_id), self._settings.consent_facts):
+        if not consents_to(self._settings.consent_version, list(person.consents), self._settings.consent_facts):
             return self._refuse(unit, account_id, chat_id, "no_consent", offer, grant, None)
-        self._check_running(unit, account_id, chat_id)
+        if unit.is_answering(chat_id):
+            raise Busy(IN_CHAT)
 
         entitlement = grant.entitlement
-        cycle = current_cycle(unit, account_id, now)
+        cycle = current_cycle(unit, account_id, person.anchor, now)
         anchor = None
         if cycle is None:
             anchor = Anchor(now.astimezone(ZoneInfo(account.zone)).date(), account.zone)
@@ -614,19 +647,14 @@ class Answering:
         question_id = offer.question_id or request
         self._store_question(unit, account_id, chat_id, question_id, owner is None, offer, now)
         unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
-        live.call, live.plan = unit.call(answer), entitlement.plan
+        live.plan = entitlement.plan
+        live.call = Call(
+            account_id, answer, chat_id, question_id, request, len(calls), AnswerState.RUNNING, offer.model, PROMPT_VERSION, reservation, "pending",
+            cycle.starts_at, entitlement.allowance, decision.reserve, decision.prompt_tokens, decision.resent_tokens, decision.answer_limit, now, expires_at,
+        )  # fmt: skip
         with self._lock:
             self._live[live.id] = live
         return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), decision)
-
-    def _check_running(self, unit: Unit, account_id: str, chat_id: str) -> None:
-        running = unit.running_calls(account_id)
-        if any(call.chat_id == chat_id for call in running):
-            raise Busy(IN_CHAT)
-        if len(running) >= self._settings.running_per_account:
-            raise Busy(
-                f"{len(running)} answers of yours are being written already, which is as many as one person can have at once. Send this when one has ended."
-            )
 
     def _store_question(self, unit: Unit, account_id: str, chat_id: str, question_id: str, new_chat: bool, offer: _Offer, now: datetime) -> None:
         if new_chat:
@@ -769,16 +797,16 @@ class Answering:
             call(live.account_id, live.chat_id, what)
 
     def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int, unread: bool = False) -> None:
-        self._resolve(unit, live.id, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms, unread)
+        assert live.call is not None
+        self._resolve(unit, live.call, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms, unread)
 
     def _resolve(
-        self, unit: Unit, answer_id: str, text: str, state: AnswerState, problem: Problem | None, spent: tuple[object, object] | None,
+        self, unit: Unit, call: Call, text: str, state: AnswerState, problem: Problem | None, spent: tuple[object, object] | None,
         plan: str, first_token_ms: int | None, whole_ms: int, unread: bool,
     ) -> None:  # fmt: skip
         """End the answer, keep its text, settle or release its reservation, write its usage entry and the warnings that fell due. Once."""
         now = self._now()
-        call = unit.call(answer_id)
-        if call is None or not unit.end_answer(answer_id, state, problem.value if problem else None, now):
+        if not unit.end_answer(call.answer_id, state, problem.value if problem else None, now):
             return
         if unread:
             unit.mark_unread(call)
@@ -787,14 +815,16 @@ class Answering:
         if text:
             cost = charge(spent, call.prompt_tokens, tokens.count(text, self._tokenizer(call.model)), call.tokens)
         resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
-        if not unit.resolve(call, resolution, cost.total, now):
+        used = unit.resolve(call, resolution, cost.total, now)
+        if used is None:
             cost = Charge(0, 0, cost.counted, cost.total + cost.over_reserved)
         if cost.over_reserved:
-            log.warning("answer %s: the provider claims %d tokens beyond what was reserved", answer_id, cost.over_reserved)
+            log.warning("answer %s: the provider claims %d tokens beyond what was reserved", call.answer_id, cost.over_reserved)
         unit.add_usage_entry(call, plan, cost, call.resent_tokens if text else 0, first_token_ms, whole_ms, state.value, now)
-        grant = grant_at(unit.entitlements(call.account_id), now)
+        if used is None:
+            return
+        grant = grant_at(self._store.people.of(unit, call.account_id).entitlements, now)
         allowance = grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else call.allowance
-        used = unit.standing(call.account_id, call.cycle_starts_at, allowance).used
         for kind in warnings_due(allowance, used):
             unit.add_warning(call.account_id, call.cycle_starts_at, kind, allowance, plan, now)
 
@@ -810,7 +840,7 @@ class Answering:
         live = self._live.get(answer_id)
         if live is None or self._loop is None:
             return
-        if self._leave_line(live):
+        if self._leave_line(live, None):
             self._loop.call_soon_threadsafe(live.finish)
             return
         live.ending = live.ending or state
@@ -839,7 +869,7 @@ class Answering:
     def _finish_dead(self, unit: Unit, call: Call) -> None:
         grant = grant_at(unit.entitlements(call.account_id), call.started_at)
         plan = grant.entitlement.plan if grant.entitlement else ""
-        self._resolve(unit, call.answer_id, unit.parts(call.answer_id), AnswerState.INTERRUPTED, None, None, plan, None, 0, unread=True)
+        self._resolve(unit, call, unit.parts(call.answer_id), AnswerState.INTERRUPTED, None, None, plan, None, 0, unread=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answers run on this loop from now on."""
@@ -871,8 +901,9 @@ class Answering:
         with self._lock:
             self._closing = True
         for live in list(self._live.values()):
-            if self._leave_line(live):
-                self._not_sent(live, Busy(RESTART))
+            if self._leave_line(live, Busy(RESTART)):
+                live.finish()
+        await asyncio.sleep(0)  # whoever was let in at this moment is among the entering after the loop's next turn
         if self._entering:
             await asyncio.wait(list(self._entering))
         running = [a.task for a in list(self._live.values()) if a.task is not None]

@@ -7,7 +7,7 @@ was are all the same "not found".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from chatpro.config import Settings
@@ -43,11 +43,14 @@ class History:
         self._now = now
         self.on_deleted: list[Callable[[str, str], None]] = []
         """Called with account id and chat id after a deletion: an answer that runs there must stop."""
+        self.answered: Callable[[Account], frozenset[str]] = lambda actor: frozenset()
+        """The chats of an account in which an answer is being written at this moment; the engine knows."""
 
     def chats(self, actor: Account) -> list[Chat]:
         """Own chats that still hold something readable, newest activity first."""
         _need_freelancer(actor)
-        return self._store.read(lambda rows: rows.chats(actor.id, self._since()))
+        answered = self.answered(actor)
+        return [replace(chat, running=chat.id in answered) for chat in self._store.read(lambda rows: rows.chats(actor.id, self._since()))]
 
     def open(self, actor: Account, chat_id: str, through: str | None = None) -> Opened:
         """One own chat, along the version in which something was written last, or the one that `through` is in. Raises NotFound."""

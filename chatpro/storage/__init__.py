@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from chatpro.storage.people import People, Person
 from chatpro.storage.sql import Unit
 
-__all__ = ["Gap", "Head", "Store", "Unit"]
+__all__ = ["Gap", "Head", "People", "Person", "Store", "Unit"]
 
 T = TypeVar("T")
 
@@ -57,6 +58,13 @@ class Gap:
 
 class Store(Protocol):
     """One store, opened: migrated, locked against other processes, checked against its witness."""
+
+    people: People
+    """For units of work that ask for a person: `store.people.of(rows, account_id)`."""
+
+    def person(self, account_id: str) -> Person:
+        """A person as of the last commit, from memory where nothing has changed."""
+        ...
 
     def write(self, work: Callable[[Unit], T]) -> T:
         """Run one unit of work in the writers' queue (first come, first served) and wait for its commit.

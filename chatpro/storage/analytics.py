@@ -53,7 +53,7 @@ COLUMNS = {
         "plan VARCHAR", "refused_at TIMESTAMP", "day INTEGER",
     ),
     "thumbs": (
-        "account_id VARCHAR", "sequence BIGINT", "answer_id VARCHAR", "thumb VARCHAR", "model VARCHAR", "prompt_version VARCHAR",
+        "account_id VARCHAR", "sequence BIGINT", "answer_id VARCHAR", "chat_id VARCHAR", "thumb VARCHAR", "model VARCHAR", "prompt_version VARCHAR",
         "given_at TIMESTAMP", "day INTEGER",
     ),
 }  # fmt: skip

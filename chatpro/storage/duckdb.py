@@ -50,6 +50,7 @@ from chatpro.errors import (
     TextNotStorable,
 )
 from chatpro.storage import Gap, Head, Unit, migrate, witness
+from chatpro.storage.people import People, Person
 
 log = logging.getLogger("chatpro.storage")
 
@@ -127,6 +128,7 @@ class DuckStore:
         self._pid = os.getpid()
         self._wal, self._witness_path, self._spill = (self._beside(end) for end in (".wal", ".witness", ".spill"))
 
+        self.people = People()
         self._lock = threading.Lock()
         self._work, self._ready, self._watched, self._drained = (threading.Condition(self._lock) for _ in range(4))
         self._queue: deque[tuple[Callable[[_Session], Any], Future[Any]]] = deque()
@@ -191,17 +193,28 @@ class DuckStore:
                 elif len(self._queue) >= WAITING_UNITS:
                     refusal = QUEUE_FULL
                 else:
-                    self._queue.append((lambda session: work(Unit(session.run, self._next_sequence)), future))
+                    self._queue.append((partial(self._work_on, work), future))
                     self._work.notify()
         if refusal is not None:
             future.set_exception(StoreUnavailable(refusal))
         return future
 
+    def _work_on(self, work: Callable[[Unit], T], session: _Session) -> T:
+        unit = Unit(session.run, self._next_sequence, self.people.version)
+        try:
+            return work(unit)
+        finally:
+            session.changed_people = unit.changed_people
+
+    def person(self, account_id: str) -> Person:
+        return self.people.known(account_id) or self.read(lambda rows: self.people.of(rows, account_id))
+
     def read(self, work: Callable[[Unit], T]) -> T:
+        version = self.people.version  # before the snapshot: what is read is at least as new
         session = self._enter()
         try:
             session.begin("BEGIN TRANSACTION READ ONLY")
-            result = work(Unit(session.run, _no_numbers))
+            result = work(Unit(session.run, _no_numbers, version))
             session.raise_failure()
             return result
         finally:
@@ -492,6 +505,8 @@ class DuckStore:
             self._check_file()
             session.commit()
             kept = True
+            if session.changed_people:
+                self.people.forget(session.changed_people)
         finally:
             session.end(kept)
             if session.broken:
@@ -811,6 +826,7 @@ class _Session:
         self._stopped: ChatProError | None = None
         self._over = False
         self._busy = threading.Lock()
+        self.changed_people: set[str] = set()
 
     def run(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run one statement with its parameters bound. After a failed one every further one raises the same."""

@@ -85,7 +85,7 @@ def add_past_calls(unit: Unit, calls: Sequence[PastCall]) -> None:
     for c in calls:
         key = (c.account_id, c.cycle.starts_at, c.cycle.ends_at)
         used[key] = used.get(key, 0) + c.total
-    _insert(unit, "cycles", "VARCHAR TIMESTAMP TIMESTAMP BIGINT BIGINT", [(*key, tokens, 0) for key, tokens in used.items()])
+    _insert(unit, "cycles", "VARCHAR TIMESTAMP TIMESTAMP BIGINT BIGINT BIGINT", [(*key, tokens, 0, 0) for key, tokens in used.items()])
 
 
 def add_freelancers(unit: Unit, accounts: Sequence[Account], plan: str, allowance: int, consent_version: int, at: datetime) -> None:

@@ -1,39 +1,52 @@
 """The chat page's parts: side panel, conversation, the answer being written, composer, and what each click does.
 
 Every click is a callback that asks again who is there and acts through a service, so it may safely happen twice: Streamlit
-starts a new run while the old one still goes. What must outlive a run is in the store or with the server; session state
-holds only what this page last showed, a sentence to say once, and text that could not be sent.
+starts a new run while the old one still goes. It also breaks a callback off at any touch of session state when the next click
+comes, so what became of a send is noted in a plain object at once, and the next run that gets so far acts on it (`_Outbox`).
+What must outlive a run is in the store or with the server; session state holds only what this page last showed, a sentence to
+say once, and text that could not be sent.
+
+The page is drawn in two parts. What stands still is drawn once a run. What the end of an answer changes (the newest exchange,
+notices, meter) is one fragment, `_moving`, which fills places that the page has left for it: the end of an
+answer redraws these, and not a long conversation.
 """
 
 from __future__ import annotations
 
+import secrets
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from functools import cache
+from functools import cache, partial
 from html import escape
+from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from chatpro.bootstrap import house
 from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
-from chatpro.domain.chats import AnswerState, Chat, Message, clean_title
-from chatpro.errors import PROBLEM_SENTENCES, Busy, ChatProError, ModelProblem, NotFound, Problem
+from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, deleted_on
+from chatpro.errors import Busy, ChatProError, ModelProblem, NotFound
 from chatpro.services.accounts import Meter
-from chatpro.services.answering import AskLast, NotSent, Sent
+from chatpro.services.answering import AskLast, InLine, LastYes, LiveAnswer, NotSent, Outcome, Sent
 from chatpro.services.history import Opened
-from chatpro.web import doors, gate, parts, server
-from chatpro.web.live import live_answer
-from chatpro.web.markdown import safe_answer, user_text_html
+from chatpro.web import doors, gate, live, messages, parts, places, server
+from chatpro.web.messages import Reading
+from chatpro.web.panel import Row, chat_list
 
 COMPOSER_CHARS = 4_000_000
 """What the composer takes at all. Streamlit drops a longer paste without a word, so this is far above one message's limit: the service says
 that with its figures and the text comes back. Beyond four million the browser itself grows slow, and the socket takes 25 MB."""
 SHOWN = 40
 """Newest entries drawn at first: a rerun sends all that is drawn again, and forty fill several screens."""
+LISTED = 60
+"""Newest chats in the side panel; the history page has all of them. Sixty are more than anybody scrolls through."""
+SOON_DAYS = 7
+"""A chat's row says when it is deleted in its last days only."""
 
 WARNINGS = {
     "95": ("warning", "95 % of this month is used."),
@@ -58,6 +71,57 @@ class _Said:
     icon: str = "info"
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A send as the page asked for it, so that a yes to the last message can ask for the same again."""
+
+    do: str
+    chat_id: str
+    text: str | None = None
+    entry: str | None = None
+    seen: int = 0
+
+
+class _Outbox:
+    """What this session's page asked to be sent, and what became of it, until a run has shown it. `count` tells the browser which of the
+    composer's texts were heard at all: one that was not comes back into the composer (live.js). `back`: texts that the browser is to put
+    back, because only it knows what has been typed since."""
+
+    def __init__(self) -> None:
+        self.name = secrets.token_urlsafe(6)
+        self.count = self.acted = 0
+        self.done: list[tuple[_Wanted, Outcome | ChatProError, str | None]] = []  # the third: where the page was when it asked
+        self.back: list[str] = []
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """Everything the moving part shows, read once."""
+
+    account: Account
+    reading: Reading | None
+    line: LiveAnswer | None
+    meter: Meter | None
+
+    @property
+    def opened(self) -> Opened | None:
+        return self.reading.opened if self.reading else None
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What the page leaves free for the moving part. `above`: the entries that are drawn already, None while there is no chat yet.
+    `stand` holds what the page has just read, for the first run of the moving part; its later runs read anew."""
+
+    standing: DeltaGenerator
+    notices: DeltaGenerator
+    foot: DeltaGenerator
+    may_send: bool
+    closed: bool
+    above: tuple[str, ...] | None
+    stand: list[_Stand]
+
+
 def draw(account: Account) -> None:
     """The whole page for a freelancer, or what stands in its place: the offer, the consent."""
     accounts = house().accounts
@@ -66,41 +130,89 @@ def draw(account: Account) -> None:
         doors.offer(account, grant)
         return
     may_send = grant.state is PlanState.HAS
-    if may_send and not accounts.opted_in(account) and not (accounts.consents(account) and st.query_params.get("chat")):
+    opted_in = accounts.opted_in(account)
+    if may_send and not opted_in and not (accounts.consents(account) and st.query_params.get("chat")):
         doors.consent(account)
         return
-    may_send = may_send and accounts.opted_in(account)
+    if to := st.session_state.pop("go_to", None):
+        places.go(to)
+    _take_outbox()
     _arrive(account)
     opened, missing = _open(account)
-    may_send = may_send and not missing
+    line = _in_line(account, whole=True)
+    may_send = may_send and opted_in and not missing
     meter = accounts.meter(account, house().answering.sizes())
-    _panel(account, opened.id if opened else None)
+    standing = _panel(account, opted_in)
+    notices, foot = _foot(account, meter, may_send, missing)
+    _keep_page(account)
+    room = _reading(account, opened, may_send)
     with st.container(key="room"):
+        above: tuple[str, ...] | None = None
         if missing:
             days = house().settings.retention_days
             parts.head("Not found", f"There is no such chat here. It may have been deleted, or its {days} days are over.")
-        elif opened:
+        elif room is not None and opened is not None:
             _head(account, opened)
-            _conversation(account, opened, may_send)
-        else:
+            above = _above(room, whole=line is not None)
+        elif line is None:
             _empty(account, closed=meter is not None and meter.closed)
-    _live(account, opened)
-    _foot(account, opened, meter, may_send, missing)
+        _moving(_Places(standing, notices, foot, may_send, meter is not None and meter.closed, above, [_Stand(account, room, line, meter)]))
 
 
 # --- which chat -------------------------------------------------------------------------------------------------------
 
 
 def _open(account: Account) -> tuple[Opened | None, bool]:
-    """The chat that the address names, and whether it names one that isn't there."""
+    """The chat that the address names, along the version that was leafed to; and whether it names one that isn't there."""
+    chat_id = st.query_params.get("chat")
+    opened, missing = None, False
+    if chat_id:
+        try:
+            opened = house().history.open(account, chat_id, st.session_state.get("through"))
+        except NotFound:
+            # A chat that was not begun yet has nothing but the draft of its first message.
+            missing = house().history.draft(account, chat_id) is None and house().answering.live(account, chat_id) is None
+    st.session_state["tail"] = opened.messages[-1].id if opened else None
+    st.session_state["newest"] = opened.newest if opened else 0
+    if opened:
+        # What came while the person was elsewhere is marked for as long as they stay; what ends before their eyes is not.
+        st.session_state.setdefault("new", opened.unread)
+        if opened.unread:
+            house().history.seen(account, opened.id)
+    return opened, missing
+
+
+def _in_line(account: Account, whole: bool) -> LiveAnswer | None:
+    """The send of this chat that waits in the line. One that waited and was not sent is told here, its words back in the composer:
+    by a run of the whole page, because Streamlit forgets what a composer was given in a run that did not draw it."""
     chat_id = st.query_params.get("chat")
     if not chat_id:
-        return None, False
-    try:
-        return house().history.open(account, chat_id), False
-    except NotFound:
-        # A chat that was not begun yet has nothing but the draft of its first message.
-        return None, house().history.draft(account, chat_id) is None
+        return None
+    found = house().answering.live(account, chat_id)
+    if found is not None:
+        return None if found.accepted else found
+    unsent = house().answering.unsent(account, chat_id)
+    if unsent is None:
+        return None
+    if not whole:
+        st.rerun(scope="app")
+    wanted = _Wanted(unsent.do, chat_id, unsent.text, unsent.entry, st.session_state.get("newest", 0))
+    if unsent.why is not None:
+        _tell(unsent.why, wanted)
+    if unsent.do == "send":
+        st.session_state["outbox"].back.append(unsent.text)
+    elif unsent.do == "edit" and unsent.entry:
+        st.session_state["editing"], st.session_state[f"edit_{unsent.entry}"] = unsent.entry, unsent.text
+    house().answering.put_by(account, chat_id)
+    return None
+
+
+def _reading(account: Account, opened: Opened | None, may_send: bool) -> Reading | None:
+    """The open chat with what is new in it, and where the model's memory begins."""
+    if opened is None:
+        return None
+    memory = house().answering.remembers_from(opened.messages)
+    return Reading(account, opened, may_send, st.session_state.get("new", frozenset()), memory, opened.messages[-1].id)
 
 
 def _chat_id() -> str:
@@ -116,9 +228,11 @@ def _arrive(account: Account) -> None:
     if st.session_state.get("at_chat", "nowhere") == at and gate.came_from() == "chat":
         return
     st.session_state["at_chat"] = at
-    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said"):
+    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing"):
         st.session_state.pop(key, None)
-    st.session_state["composer"] = (house().history.draft(account, at) if at else None) or ""
+    draft = (house().history.draft(account, at) if at else None) or ""
+    live = house().answering.live(account, at) if at and draft else None
+    st.session_state["composer"] = "" if live is not None and live.wish.text == draft else draft  # what waits in the line is on its way
 
 
 def _turn_to(chat_id: str | None) -> None:
@@ -152,16 +266,43 @@ def _submit() -> None:
     st.session_state.pop("ask_last", None)
     if _kept_for_the_next_sign_in(chat_id, text):
         return
+    _go(_Wanted("send", chat_id, text, st.session_state.get("tail")))
+
+
+def _go(wanted: _Wanted, yes: LastYes | None = None) -> None:
+    """Ask for a send. From the asking to the note of what became of it nothing may touch session state (see above)."""
+    outbox: _Outbox = st.session_state.setdefault("outbox", _Outbox())
 
     def send(account: Account) -> None:
         try:
-            outcome = house().answering.send(account, chat_id, text, st.session_state.get("tail"))
+            outcome: Outcome | ChatProError = _ask(account, wanted, yes)
         except ChatProError as error:
-            _put_back(chat_id, text, kept=isinstance(error, Busy | ModelProblem))
-            raise
-        _after(outcome, chat_id, text)
+            outcome = error
+        outbox.done.append((wanted, outcome, at))
+        outbox.count += wanted.do == "send" and yes is None
 
+    at = st.query_params.get("chat")
     _act(send)
+
+
+def _take_outbox() -> None:
+    outbox: _Outbox = st.session_state.setdefault("outbox", _Outbox())
+    while outbox.done:
+        wanted, outcome, at = outbox.done[0]
+        _after(outcome, wanted, here=st.query_params.get("chat") == at)
+        outbox.done.pop(0)  # only now: a run that is broken off in between leaves it to the next
+
+
+def _ask(account: Account, wanted: _Wanted, yes: LastYes | None = None) -> Outcome:
+    """Ask for it, the first time or with the yes to the last message."""
+    answering, entry = house().answering, wanted.entry or ""
+    if wanted.do == "again":
+        return answering.again(account, wanted.chat_id, entry, wanted.seen, yes)
+    if wanted.do == "edit":
+        return answering.edit(account, wanted.chat_id, entry, wanted.text or "", yes)
+    if wanted.do == "go on":
+        return answering.go_on(account, wanted.chat_id, entry, yes)
+    return answering.send(account, wanted.chat_id, wanted.text or "", wanted.entry, yes)
 
 
 def _kept_for_the_next_sign_in(chat_id: str, text: str) -> bool:
@@ -171,6 +312,7 @@ def _kept_for_the_next_sign_in(chat_id: str, text: str) -> bool:
         return False
     with suppress(ChatProError):
         house().answering.keep(before, chat_id, text)
+    st.query_params["chat"] = chat_id  # signing in again leads to where it waits
     return True
 
 
@@ -181,21 +323,45 @@ def _put_back(chat_id: str, text: str, kept: bool = True) -> None:
         st.query_params["chat"] = st.session_state["at_chat"] = chat_id
 
 
-def _after(outcome: Sent | NotSent | AskLast, chat_id: str, text: str | None = None, again: str | None = None) -> None:
-    """Say what became of a send, and put the page where it belongs. `text` is what came from the composer, None for a button's send;
-    `again` is the message that a button had answered again."""
-    if isinstance(outcome, Sent):
-        st.session_state.pop("new_chat_id", None)
-        st.session_state.pop("ask_last", None)
+def _after(outcome: Outcome | ChatProError, wanted: _Wanted, here: bool) -> None:
+    """Say what became of a send, and put the page where it belongs, unless the person has gone elsewhere since (`here` is False)."""
+    if isinstance(outcome, Sent | InLine):
+        if not here:
+            return
+        for key in ("new_chat_id", "ask_last", "editing", "through"):
+            st.session_state.pop(key, None)
+        if wanted.do == "edit":  # to words that a version has already: to that version
+            st.session_state["through"] = outcome.answer_id
         if st.query_params.get("chat") != outcome.chat_id:
             st.query_params["chat"] = st.session_state["at_chat"] = outcome.chat_id
         return
-    if text is not None:
-        _put_back(chat_id, text)
+    if wanted.do == "send" and wanted.text is not None and here:
+        if isinstance(outcome, NotFound):
+            _into_a_new_chat(wanted.text)
+            return
+        _put_back(wanted.chat_id, wanted.text, kept=not isinstance(outcome, ChatProError) or isinstance(outcome, Busy | ModelProblem))
+    _tell(outcome, wanted)
+
+
+def _into_a_new_chat(text: str) -> None:
+    """Its chat is gone, deleted in another tab or past its days: what was written for it is not."""
+    _turn_to(None)
+    st.session_state.pop("new_chat_id", None)
+    chat_id, account = _chat_id(), gate.who()
+    if account is not None:
+        with suppress(ChatProError):
+            house().answering.keep(account, chat_id, text)
+    _put_back(chat_id, text)
+    st.session_state["said"] = _Said("That chat is not there any more.", "It was deleted, or its days are over. Your text is here, in a new one.", "95", "info")
+
+
+def _tell(outcome: NotSent | AskLast | ChatProError, wanted: _Wanted) -> None:
     if isinstance(outcome, AskLast):
-        st.session_state["ask_last"] = (chat_id, text, st.session_state.get("tail"), again, outcome)
-    else:
+        st.session_state["ask_last"] = (wanted, outcome)
+    elif isinstance(outcome, NotSent):
         st.session_state["said"] = _refusal(outcome)
+    else:
+        st.session_state["said"] = _Said(str(outcome), kind="95", icon="warning")
 
 
 def _refusal(refused: NotSent) -> _Said:
@@ -217,21 +383,10 @@ def _confirm_last() -> None:
     asked = st.session_state.pop("ask_last", None)
     if asked is None:  # the second of two clicks
         return
-    chat_id, text, tail, again, ask = asked
-
-    def send(account: Account) -> None:
-        answering = house().answering
-        if again is not None:
-            outcome = answering.again(account, chat_id, again, ask.yes)
-        elif text is not None:
-            outcome = answering.send(account, chat_id, text, tail, ask.yes)
-        else:
-            outcome = answering.go_on(account, chat_id, tail, ask.yes)
-        if isinstance(outcome, Sent) and text is not None:
-            st.session_state["composer"] = ""
-        _after(outcome, chat_id, text, again)
-
-    _act(send)
+    wanted, ask = asked
+    if wanted.do == "send":
+        st.session_state["composer"] = ""  # comes back if it is not sent after all
+    _go(wanted, ask.yes)
 
 
 def _keep_writing() -> None:
@@ -239,26 +394,54 @@ def _keep_writing() -> None:
 
 
 def _again(chat_id: str, question_id: str) -> None:
-    _act(lambda account: _after(house().answering.again(account, chat_id, question_id), chat_id, again=question_id))
+    _go(_Wanted("again", chat_id, entry=question_id, seen=st.session_state.get("newest", 0)))
 
 
-def _continue(chat_id: str, tail: str) -> None:
-    _act(lambda account: _after(house().answering.go_on(account, chat_id, tail), chat_id))
+def _edit(chat_id: str, message_id: str) -> None:
+    _go(_Wanted("edit", chat_id, st.session_state.get(f"edit_{message_id}") or "", message_id))
 
 
-def _rename(chat_id: str) -> None:
+def _hand(acts: Any) -> None:
+    """Buttons of messages' rows, each once. What the browser says is checked here for its form, and by the service for its right."""
+    outbox: _Outbox = st.session_state.setdefault("outbox", _Outbox())
+    for act in acts if isinstance(acts, list) else []:
+        number = act.get("n") if isinstance(act, dict) else None
+        if isinstance(number, int) and number > outbox.acted:
+            _do(act.get("act"), act.get("id"))
+            outbox.acted = number
+
+
+def _do(name: object, entry: object) -> None:
+    chat_id = st.query_params.get("chat")
+    if not chat_id or not isinstance(entry, str):
+        return
+    if name == "edit":
+        st.session_state["editing"] = entry
+    elif name == "leaf":
+        st.session_state["through"] = entry
+    elif name == "again":
+        _again(chat_id, entry)
+    elif name in ("up", "down", "none"):
+        _act(lambda account: house().answering.thumb(account, entry, name))
+
+
+def _rename(chat_id: str, title: str | None = None) -> None:
     def work(account: Account) -> None:
-        house().history.rename(account, chat_id, st.session_state.get("new_title") or "")
+        house().history.rename(account, chat_id, (st.session_state.get("new_title") or "") if title is None else title)
         st.session_state.pop("renaming", None)
 
     _act(work)
 
 
-def _delete(chat_id: str, title: str) -> None:
+def _delete(chat_id: str, title: str | None = None) -> None:
     def work(account: Account) -> None:
+        called = title or next((c.title for c in house().history.chats(account) if c.id == chat_id), None)
+        if called is None:
+            return  # the second of two clicks, or the same one told again: it is gone already
+        st.session_state["deleted"] = (chat_id, called)
+        if st.query_params.get("chat") == chat_id:
+            _turn_to(None)
         house().history.delete(account, chat_id)
-        _turn_to(None)
-        st.session_state["deleted"] = (chat_id, title)
 
     _act(work)
 
@@ -291,28 +474,33 @@ def _ended() -> None:
 # --- side panel -------------------------------------------------------------------------------------------------------
 
 
-def _panel(account: Account, open_id: str | None) -> None:
-    with parts.panel(account, _way_out if house().accounts.opted_in(account) else None), st.container(key="panel_list"):
-        chats = house().history.chats(account)
-        for heading, group in _grouped(chats, house().now(), parts.zone_of(account)):
-            st.html(f'<h2 class="panel-h">{escape(heading)}</h2>')
-            for chat in group:
-                _row(chat, chat.id == open_id)
-        if not chats:
-            parts.note("Your chats will stand here.")
+def _panel(account: Account, opted_in: bool) -> DeltaGenerator:
+    """The panel; the place for the meter is filled by the moving part. The list's marks move by themselves: the page's socket brings them."""
+    with st.sidebar:
+        if parts.may_write(account):
+            st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat", on_click=_turn_to, args=(None,))
+        _list(account)
+        return parts.panel_foot(account, _way_out if opted_in else None)
+
+
+def _list(account: Account) -> None:
+    chats = house().history.chats(account)
+    groups = [(heading, [_row(account, chat) for chat in group]) for heading, group in _grouped(chats[:LISTED], house().now(), parts.zone_of(account))]
+    with st.container(key="panel_list"):
+        chat_list(
+            groups, open_id=st.query_params.get("chat"), more=max(0, len(chats) - LISTED), address=live.base_path() + "/",
+            on_open=_turn_to, on_rename=_rename, on_delete=_delete, on_all=lambda: st.session_state.update(go_to="history"),
+        )  # fmt: skip
+
+
+def _row(account: Account, chat: Chat) -> Row:
+    gone = deleted_on(chat.last_at, house().settings.retention_days)
+    return Row(chat.id, chat.title, f"Kept until {parts.short_day(gone, account)}", chat.running, chat.unread)
 
 
 def _way_out() -> None:
     """One click from any chat, as near as the yes was."""
     st.button("Opt out of AI", type="tertiary", key="opt_out", on_click=_opt_out, help="Takes your consent back at once. Your chats stay here to read.")
-
-
-def _row(chat: Chat, is_open: bool) -> None:
-    with st.container(key=f"row_{'open_' if is_open else ''}{chat.id}", horizontal=True, wrap=False, gap=None, vertical_alignment="center"):
-        st.button(
-            parts.label(chat.title), key=f"b_{chat.id}", type="tertiary", width="stretch", wrap=False, icon=":material/pending:" if chat.running else None,
-            help="An answer is being written here" if chat.running else None, on_click=_turn_to, args=(chat.id,),
-        )  # fmt: skip
 
 
 def _grouped(chats: list[Chat], now: datetime, zone: tzinfo) -> list[tuple[str, list[Chat]]]:
@@ -352,87 +540,69 @@ def _head(account: Account, opened: Opened) -> None:
                 st.button("Keep", key="delete_no", type="tertiary", on_click=_set, args=("deleting", None))
 
 
-def _conversation(account: Account, opened: Opened, may_send: bool) -> None:
+def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
+    """The conversation without its newest exchange, which moves; the whole of it while something waits to be sent. Returns what is drawn."""
+    pieces = messages.exchanges(reading.opened.messages)
+    still = pieces if whole else pieces[:-1]
     shown = st.session_state.get("shown", SHOWN)
+    hidden = sum(map(len, pieces)) - shown
     with st.container(key="conversation"):
-        if len(opened.messages) > shown:
-            st.button(f"Show earlier messages ({len(opened.messages) - shown})", type="tertiary", key="earlier", on_click=_set, args=("shown", shown + SHOWN))
-        tail = opened.messages[-1]
-        for message in opened.messages[-shown:]:
-            if message.own:
-                with st.container(key=f"msg_user_{message.id}"):
-                    st.html('<h2 class="vh">You wrote</h2>' + user_text_html(message.text))
-            elif message.answer is not None and message.answer.state is not AnswerState.RUNNING:
-                _answer(account, message, message is tail and may_send, opened.id)
-        if tail.own and may_send:
-            _unanswered(opened.id, tail)
+        if hidden > 0:
+            st.button(f"Show earlier messages ({hidden})", type="tertiary", key="earlier", on_click=_set, args=("shown", shown + SHOWN))
+        drawn = 0
+        for piece in still:
+            drawn += len(piece)
+            if drawn > hidden:
+                with st.container():  # the moving part stands in one as well: an answer stays where it is when the next message comes
+                    _exchange(reading, piece)
+    return tuple(m.id for piece in still for m in piece)
 
 
-def _answer(account: Account, message: Message, is_tail: bool, chat_id: str) -> None:
-    facts = message.answer
-    assert facts is not None and message.parent_id is not None
-    model = _title(facts.model)
-    with st.container(key=f"msg_answer_{message.id}"):
-        _who(model)
-        if message.text:
-            st.markdown(safe_answer(message.text), anchors=False)
-        for sentence in (_what_happened(message, model), _gave_way(message)):
-            if sentence:
-                parts.note(sentence)
-        if facts.receipt is not None and message.text:
-            parts.receipt(facts.receipt, facts.ended_at or message.sent_at, account, "stopped" if facts.state is AnswerState.STOPPED else "")
-        if not is_tail or facts.state is AnswerState.FINISHED:
-            return
+def _exchange(reading: Reading, piece: list[Message]) -> None:
+    for message in piece:
+        if message.id == reading.memory:
+            messages.memory_line()
+        if message.own and st.session_state.get("editing") == message.id and reading.may_send:
+            _editor(reading.opened.id, message)
+        elif message.own:
+            messages.own(message, reading)
+        else:
+            with st.container(key=f"msg_answer_{message.id}"):
+                messages.answer(message, reading)
+                _what_next(reading, message)
+
+
+def _editor(chat_id: str, message: Message) -> None:
+    with st.form(f"edit_form_{message.id}", border=False), st.container(key="editor"):
+        st.text_area("Your message in other words", value=message.text, key=f"edit_{message.id}", height="content")
+        parts.note("This makes a second version. The first one stays, with everything that came after it.")
         with st.container(horizontal=True, gap="small"):
-            if message.text:
-                st.button("Continue", key=f"continue_{message.id}", icon=":material/play_arrow:", on_click=_continue, args=(chat_id, message.id))
-            st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(chat_id, message.parent_id))
+            st.form_submit_button("Send", key="do_edit", type="primary", on_click=_edit, args=(chat_id, message.id))
+            st.form_submit_button("Cancel", type="tertiary", on_click=_set, args=("editing", None))
 
 
-def _who(model: str) -> None:
-    """The line above an answer: that the product wrote it, and with which model."""
-    st.html(f'<h2 class="who"><i aria-hidden="true"></i>{escape(house().settings.product_name)} <small>{escape(model)}</small></h2>')
+def _what_next(reading: Reading, message: Message) -> None:
+    """Under the newest answer, where it is not simply finished."""
+    facts = message.answer
+    if facts is None or not reading.may_send or message.id != reading.tail or facts.state in (AnswerState.FINISHED, AnswerState.RUNNING):
+        return
+    with st.container(horizontal=True, gap="small"):
+        if message.text:
+            st.button(
+                "Continue",
+                key=f"continue_{message.id}",
+                icon=":material/play_arrow:",
+                on_click=_go,
+                args=(_Wanted("go on", reading.opened.id, entry=message.id),),
+            )
+        if message.parent_id is not None:
+            st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(reading.opened.id, message.parent_id))
 
 
 def _unanswered(chat_id: str, message: Message) -> None:
     """A message without an answer: its call was never begun, or its answer is past its 90 days."""
     parts.note("This message has no answer.")
     st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(chat_id, message.id))
-
-
-def _gave_way(message: Message) -> str:
-    """What had to give way so that the message fitted."""
-    facts = message.answer
-    assert facts is not None
-    if facts.left_out:
-        return "The oldest messages of this chat were left out to fit: this answer does not remember them."
-    return "Kept shorter than usual, so that it fits what was left of the month." if facts.shortened else ""
-
-
-def _what_happened(message: Message, model: str) -> str:
-    """What a person has to know about an answer that is not simply finished."""
-    facts = message.answer
-    assert facts is not None
-    said = ""
-    if facts.problem:
-        said = PROBLEM_SENTENCES[Problem(facts.problem)].format(model=model)
-    if facts.state is AnswerState.FAILED:
-        return f"{said} Nothing was charged; your message is still here."
-    if facts.state is AnswerState.CUT:
-        return f"{said} What came is kept, and only that was charged."
-    if facts.state is AnswerState.INTERRUPTED:
-        kept = "What came until then is kept, and only that was charged." if message.text else "Nothing was charged; your message is still here."
-        return f"Interrupted: the service ended while this was being written. {kept}"
-    if facts.state is AnswerState.LENGTH:
-        return "This answer reached the longest that one message may have."
-    if facts.state is AnswerState.STOPPED:
-        return "This answer was stopped." if message.text else "This was stopped before it began. Nothing was charged."
-    return ""
-
-
-def _title(model: str) -> str:
-    """A model's name for people."""
-    return house().cards.of(model).title or model
 
 
 def _empty(account: Account, closed: bool) -> None:
@@ -445,39 +615,82 @@ def _empty(account: Account, closed: bool) -> None:
     for row in (starters[:3], starters[3:]):
         for column, starter in zip(st.columns(3, gap="small"), row, strict=True):
             with column:
-                if parts.card(starter["key"], starter["icon"], starter["title"], starter["text"]):
-                    st.session_state["composer"] = starter["words"]
+                parts.card(starter["key"], starter["icon"], starter["title"], starter["text"], starter["words"], partial(_set, "composer", starter["words"]))
 
 
-# --- the answer being written, and below ------------------------------------------------------------------------------
+# --- the moving part: the newest exchange, notices, meter ---------------------------------------------------------------
 
 
-def _live(account: Account, opened: Opened | None) -> None:
-    """The component stays on the page for its whole life: one socket a page, whatever answer it shows.
-
-    Which answer that is, the store says, in the same reading as the conversation above. One that has ended since is ended on
-    the socket at once, and the run that follows draws it: nothing can fall between two looks.
-    """
-    running = next((m for m in opened.messages if m.answer and m.answer.state is AnswerState.RUNNING), None) if opened else None
+def _keep_page(account: Account) -> None:
+    """The page's channel, and the ears and hands that stand outside of every fragment: what they ask for is the whole page."""
     st.session_state["channel"] = channel = server.sockets().renewed(st.session_state.get("channel"), account.id, account.epoch)
+    live.hands(channel=channel, chat=st.query_params.get("chat"), outbox=st.session_state["outbox"], on_act=_hand)
+
+
+@st.fragment
+def _moving(left: _Places) -> None:
+    """Everything that the end of an answer changes. Runs with the page, and by itself when the component says that an answer has ended."""
+    now = left.stand.pop() if left.stand else _look(left.may_send)
+    account, opened, line, meter = now.account, now.opened, now.line, now.meter
+    pieces = messages.exchanges(opened.messages) if opened else []
+    above = tuple(m.id for piece in (pieces if line else pieces[:-1]) for m in piece) if opened else None
+    if st.session_state["outbox"].done or above != left.above or (meter is not None and meter.closed) != left.closed:
+        st.rerun(scope="app")  # something changed that stands outside of the moving part: a send from within, another tab, the allowance closed
+    running = opened.running if opened else None
+    _newest(now.reading, line, pieces[-1] if pieces and not line else [])
+    with left.standing:
+        parts.standing(account, meter)
+    with left.notices, st.container():  # always something: Streamlit keeps a place only where the last run of the page wrote
+        _notices(account, meter, running)
+    with left.foot:
+        if meter is not None:
+            parts.meter_line(meter, _reminder())
+        elif left.may_send:
+            parts.note(_reminder())
+        st.html('<div class="why" role="status"></div>')
+
+
+def _look(may_send: bool) -> _Stand:
+    account = gate.who()
+    if account is None:
+        st.rerun(scope="app")
+    opened, _ = _open(account)
+    line = _in_line(account, whole=False)
+    return _Stand(account, _reading(account, opened, may_send), line, house().accounts.meter(account, house().answering.sizes()))
+
+
+def _newest(reading: Reading | None, line: LiveAnswer | None, piece: list[Message]) -> None:
+    """The newest exchange with its answer, finished or growing.
+
+    The component stands in the same place in every run and outlives the answer: one socket a page, whatever it shows. Which answer
+    that is, the store says, in the same reading as the words above it; one that has ended since is ended on the socket at once, and
+    the run that follows draws it: nothing can fall between two looks.
+    """
+    tail = piece[-1] if piece else None
+    growing = tail if tail is not None and tail.answer is not None and tail.answer.state is AnswerState.RUNNING else None
+    with st.container(key="newest"):
+        if reading is not None:
+            _exchange(reading, [m for m in piece if m is not growing])
+        if line is not None:
+            messages.waiting(line.wish.text)
+        model = messages.model_name(growing.answer.model) if growing is not None and growing.answer is not None else parts.model_title()
+        answer_id = growing.id if growing is not None else line.id if line is not None else None
+        if answer_id is None and tail is not None and tail.own and reading is not None and reading.may_send and reading.opened.running is None:
+            _unanswered(reading.opened.id, tail)
+    channel = st.session_state["channel"]
+    server.sockets().watch(channel, answer_id)
     with st.container(key="msg_answer_live"):
-        above = st.empty()  # its place stays, or the component after it would be made anew
-        if running is None or running.answer is None:
-            live_answer(channel=channel, answer_id=None, writing="", on_end=_ended)
-            return
-        with above:
-            _who(_title(running.answer.model))
-        server.sockets().watch(channel, running.id)
-        live_answer(channel=channel, answer_id=running.id, writing=_title(running.answer.model), on_end=_ended)
-    live = house().answering.watch(account.id, running.id)
-    if live is not None and live.saving_trouble:
-        parts.notice("95", "warning", live.saving_trouble, "")
+        with st.empty():  # its place stays, or the component after it would be made anew
+            if answer_id is not None:
+                messages.who(model)
+        live.live_answer(channel=channel, answer_id=answer_id, writing=model if answer_id else "", on_end=_ended)
 
 
-def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send: bool, missing: bool) -> None:
-    st.session_state["tail"] = opened.messages[-1].id if opened else None
+def _foot(account: Account, meter: Meter | None, may_send: bool, missing: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """The composer, or why there is none. What stands above and below it is filled by the moving part."""
     with st.bottom:
-        _notices(account, meter)
+        _asked(account)
+        notices = st.container(key="notices")
         if may_send:
             closed = meter is not None and meter.closed
             placeholder = f"Write to {house().settings.product_name}"
@@ -491,9 +704,7 @@ def _foot(account: Account, opened: Opened | None, meter: Meter | None, may_send
         else:
             parts.notice("plain", "block", "You said no to AI.", "Nothing is sent to a model; your chats stay here to read.")
             st.button("Think again", key="think_again", on_click=_turn_to, args=(None,))
-        with st.container(key="foot_line"):
-            if meter is not None:
-                parts.meter_line(meter, _reminder())
+        return notices, st.container(key="foot_line")
 
 
 def _reminder() -> str:
@@ -503,16 +714,28 @@ def _reminder() -> str:
     return f"{parts.model_title()} can be wrong: check what matters"
 
 
-def _notices(account: Account, meter: Meter | None) -> None:
-    """One at a time, the weightiest first; beside it only the way back from a deletion."""
+def _asked(account: Account) -> None:
+    """What the last click left to say or to ask; beside it the way back from a deletion."""
     if deleted := st.session_state.get("deleted"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            parts.note(f"“{deleted[1]}” was deleted.")
+        with st.container(key="undo_line", horizontal=True, vertical_alignment="center"):
+            parts.note(f"“{clean_title(deleted[1])}” was deleted.")
             st.button("Undo", key="undo_delete", type="tertiary", on_click=_undo_delete)
     if ask := st.session_state.get("ask_last"):
-        _ask_last(account, ask[4], ask[1])
+        _ask_last(account, ask[1], ask[0].text)
     elif said := st.session_state.get("said"):
         parts.notice(said.kind, said.icon, said.fact, said.text)
+
+
+def _notices(account: Account, meter: Meter | None, running: Message | None) -> None:
+    """One at a time, the weightiest first, and none beside what the last click left to say."""
+    live_here = house().answering.watch(account.id, running.id) if running is not None else None
+    if live_here is not None and live_here.saving_trouble:
+        parts.notice("95", "warning", live_here.saving_trouble, "")
+    elif "ask_last" in st.session_state or "said" in st.session_state:
+        pass
+    elif running is not None and st.session_state.get("tail") != running.id:
+        parts.notice("plain", "edit_note", "An answer is being written in another version of this chat.", "")
+        st.button("Show it", key="show_running", type="tertiary", on_click=_set, args=("through", running.id))
     elif meter is not None and meter.cycle is not None and meter.closed:
         when = parts.opens_at(meter.cycle.ends_at, account)
         parts.notice(
@@ -541,6 +764,8 @@ def _ask_last(account: Account, ask: AskLast, text: str | None) -> None:
 def _warn(account: Account, meter: Meter) -> None:
     """The strongest warning of this cycle that this session has not put away."""
     assert meter.cycle is not None
+    if meter.share < 0.75:  # none can have been given: what was used in a cycle does not become less
+        return
     given = {w.kind for w in house().accounts.warnings(account) if w.cycle_starts_at == meter.cycle.starts_at and w.allowance == meter.allowance}
     for kind, (icon, fact) in WARNINGS.items():
         if kind in given:
@@ -548,7 +773,6 @@ def _warn(account: Account, meter: Meter) -> None:
             if seen in st.session_state:
                 return
             text = f"{parts.left(meter)} until {parts.opens_at(meter.cycle.ends_at, account)}."
-            if parts.notice(kind, icon, fact, text, "OK"):
-                st.session_state[seen] = True
-                st.rerun()
+            parts.notice(kind, icon, fact, text)
+            st.button("OK", key=f"seen_{kind}", type="tertiary", on_click=_set, args=(seen, True))
             return

@@ -143,11 +143,17 @@ class Headers:
         base = self.base_path()
         links = [
             f'<link rel="stylesheet" href="{base}/app/static/looks.css?v={self._looks_version}">',
+            f"<style>:root{{--cp-name:{_css_string(self.settings.product_name)}}}</style>",
             f'<link rel="shortcut icon" href="{base}/app/static/mark.svg">',
             f'<link rel="preload" href="{base}/app/static/inter-latin-wght-normal.woff2" as="font" type="font/woff2" crossorigin>',
             *(f'<link rel="modulepreload" href="{html.escape(path)}">' for path in self.preload),
         ]
         return "".join(links).encode()
+
+
+def _css_string(words: str) -> str:
+    """A name as a string of a stylesheet that stands in HTML: everything but letters and digits by its number."""
+    return '"' + "".join(sign if sign.isalnum() or sign == " " else f"\\{ord(sign):x} " for sign in words) + '"'
 
 
 class _Response:
@@ -181,6 +187,8 @@ class _Response:
             title = f"<title>{html.escape(self._headers.settings.product_name)}</title>".encode()
             page = _NOT_OURS.sub(b"", page)
             page = _TITLE.sub(lambda _: title, page, count=1)
+            # A phone's keyboard makes the page smaller, instead of lying over the composer.
+            page = page.replace(b"shrink-to-fit=no", b"interactive-widget=resizes-content", 1)
             page = page.replace(b"</head>", self._headers.head() + b"</head>", 1)
             start["headers"].append((b"content-length", str(len(page)).encode()))
         await self._send(start)

@@ -1,4 +1,5 @@
-// Draws the answer being written, word by word, and holds the page's one socket.
+// Draws the answer being written, word by word, holds the page's one socket, and is the hands of what Streamlit has no widget for:
+// the quiet buttons of the messages' rows, copying, and where the page stands when a chat is opened or older messages come.
 //
 // An answer is a stranger's text: it may quote a page that wants to be fetched, to lead away, or to run. Everything here is
 // made of DOM nodes and text nodes; no HTML is ever parsed, no picture is made, and a link is a link only after its address
@@ -462,6 +463,8 @@ const points = (text) => {
   return count;
 };
 
+const NOTHING = { id: null, text: "", at: 0, ended: false, ends: 0, ahead: null };
+
 /** The page's one socket. It outlives the component, which the page may take away and put back in one run. */
 class Line {
   static open = new Map();
@@ -478,7 +481,7 @@ class Line {
     this.views = new Set();
     this.stops = new Set();
     this.failures = 0;
-    this.answer = { id: null, text: "", at: 0, ended: false, ends: 0 };
+    this.answer = { ...NOTHING };
     Line.open.set(url, this);
     this.connect();
   }
@@ -511,14 +514,16 @@ class Line {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(words));
   }
 
-  hear({ id, at, add, end }) {
+  hear({ id, at, add, end, ahead, chat, is }) {
     this.failures = Line.losses = 0;
+    if (chat) return void document.dispatchEvent(new CustomEvent("chatpro:chat", { detail: { chat, is } }));
     if (id !== this.answer.id) {
-      if (!end && at !== 0) return this.send({ id, at: 0 });
-      this.answer = { id, text: "", at: 0, ended: false, ends: 0 };
+      if (!end && ahead === undefined && at !== 0) return this.send({ id, at: 0 });
+      this.answer = { ...NOTHING, id };
     }
     const { answer } = this;
-    if (end) {
+    if (ahead !== undefined) answer.ahead = ahead;
+    else if (end) {
       answer.ended = true;
       this.stops.delete(id);
     } else {
@@ -553,8 +558,8 @@ class Line {
     Line.losses += 1;
     this.timer = setTimeout(() => {
       const views = [...this.views];
-      const keepers = views.filter((view) => view instanceof Keeper);
-      for (const view of keepers.length ? keepers : views) view.lost(this.url);
+      const hands = views.filter((view) => view instanceof Hands);
+      for (const view of hands.length ? hands : views) view.lost(this.url);
       if (this.views.size) this.lost();
     }, wait);
   }
@@ -616,7 +621,13 @@ class View {
     this.status.setAttribute("role", "status");
     this.status.setAttribute("aria-live", "polite");
     this.box.append(this.body, this.row);
-    root.append(this.box, this.status);
+    this.newest = make("button", "Newest");
+    this.newest.type = "button";
+    this.newest.className = "newest";
+    this.newest.hidden = true;
+    this.newest.setAttribute("aria-label", "Jump to newest");
+    this.newest.addEventListener("click", () => (toNewest(), composer()?.focus({ preventScroll: true })));
+    root.append(this.box, this.status, this.newest);
     root.adoptedStyleSheets = [sheet];
     this.scroller = scrollerOf(root.host ?? root);
     this.atBottom = true;
@@ -625,6 +636,39 @@ class View {
       this.onScroll();
       this.scroller.addEventListener("scroll", this.onScroll, { passive: true });
     }
+    this.onPageScroll = () => this.offerNewest();
+    document.addEventListener("scroll", this.onPageScroll, { passive: true, capture: true });
+    this.guard = (event) => this.keepBack(event);
+    for (const kind of ["keydown", "click"]) document.addEventListener(kind, this.guard, { capture: true });
+  }
+
+  /** Scrolled up by more than a few lines, there is a way back down. */
+  offerNewest() {
+    const page = scrollerOfPage();
+    if (!page) return;
+    this.newest.hidden = page.scrollHeight - page.scrollTop - page.clientHeight < 240;
+    const foot = document.querySelector("[data-testid=stBottom]");
+    if (!this.newest.hidden && foot) {
+      const box = page.getBoundingClientRect();
+      this.newest.style.bottom = `${Math.round(innerHeight - foot.getBoundingClientRect().top + 8)}px`;
+      this.newest.style.left = `${Math.round(box.left + box.width / 2)}px`;
+    }
+  }
+
+  /** While an answer is written its chat takes no other message: said where the person looks, and what they typed stays typed. */
+  keepBack(event) {
+    if (this.id === null || this.ended) return;
+    const box = composer();
+    const enters = event.type === "keydown" && event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target === box;
+    const sends = event.type === "click" && event.target.closest?.("[data-testid=stChatInputSubmitButton]");
+    if (!(enters || sends) || !box?.value.trim()) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    why(this.waits ? "Your message is waiting for its place. This one can follow when that was answered." : "An answer is being written. Stop it, or send this when it has ended.");
+  }
+
+  get waits() {
+    return this.line?.answer.id === this.id && this.line.answer.ahead !== null && !this.drawn;
   }
 
   show(data, trigger) {
@@ -646,9 +690,11 @@ class View {
   }
 
   begin(id) {
+    if (this.button.matches(":focus")) composer()?.focus({ preventScroll: true }); // its button goes with the answer
+    why("");
     this.id = id;
     this.drawn = 0;
-    this.ended = this.stopping = this.plain = false;
+    this.ended = this.stopping = this.plain = this.waited = false;
     this.body.replaceChildren();
     this.box.hidden = id === null;
     if (id === null) return;
@@ -657,11 +703,22 @@ class View {
     this.box.setAttribute("aria-busy", "true");
     this.button.removeAttribute("aria-disabled");
     this.label.textContent = "Stop";
-    this.status.textContent = "Answer started";
+    this.status.textContent = "";
   }
 
   say() {
-    if (this.id) this.note.textContent = this.ended ? "" : `${this.writing} is ${this.drawn ? "writing" : "thinking"}`;
+    if (!this.id) return;
+    if (this.waits) {
+      const { ahead } = this.line.answer;
+      this.note.textContent = ahead ? `Waiting for a place: ${ahead} ${ahead === 1 ? "message goes" : "messages go"} before yours` : "Waiting for a place: yours is next";
+      if (!this.stopping) this.label.textContent = "Don't send";
+      if (!this.waited) this.status.textContent = "Waiting for a place";
+      this.waited = true;
+      return;
+    }
+    if (this.waited && !this.stopping) this.label.textContent = "Stop";
+    if (!this.ended) this.status.textContent = "Answer started";
+    this.note.textContent = this.ended ? "" : `${this.writing} is ${this.drawn ? "writing" : "thinking"}`;
   }
 
   draw() {
@@ -674,7 +731,8 @@ class View {
       this.put(fresh, answer.text);
       if (first) this.say();
       if (this.atBottom) this.follow();
-    }
+      this.offerNewest();
+    } else if (answer.ahead !== null || this.waited) this.say();
     if (answer.ended) this.end(answer);
   }
 
@@ -699,7 +757,8 @@ class View {
       this.drawing.cursor.remove();
     }
     this.box.setAttribute("aria-busy", "false");
-    this.status.textContent = this.stopping ? "Answer stopped" : "Answer finished";
+    why("");
+    this.status.textContent = this.stopping ? (this.waited && !this.drawn ? "Not sent" : "Answer stopped") : "Answer finished";
     this.button.setAttribute("aria-disabled", "true");
     this.say();
     if (answer.ends++ < MOST_ENDS) this.trigger("end", answer.id);
@@ -728,6 +787,8 @@ class View {
 
   leave() {
     this.scroller?.removeEventListener("scroll", this.onScroll);
+    document.removeEventListener("scroll", this.onPageScroll, { capture: true });
+    for (const kind of ["keydown", "click"]) document.removeEventListener(kind, this.guard, { capture: true });
     this.line?.leave(this);
     this.line = null;
   }
@@ -741,33 +802,308 @@ function scrollerOf(node) {
   return null;
 }
 
-/** Stands outside of every fragment and shows nothing: whose rerun is the whole page's (live.py, keep_page). */
-class Keeper {
+// ---------------------------------------------------------------------------------------------------- the page around it
+
+const composer = () => document.querySelector("[data-testid=stChatInput] textarea");
+const scrollerOfPage = () => document.querySelector("[data-testid=stAppScrollToBottomContainer]") ?? document.querySelector("[data-testid=stMain]");
+
+/** One line under the composer, for what can't be done just now. */
+function why(words) {
+  const line = document.querySelector(".why");
+  if (line && line.textContent !== words) line.textContent = words;
+}
+
+/** Do it on every frame while the page is being drawn, until the person moves the page themselves. */
+function hold(act, ms = 1_500) {
+  const until = performance.now() + ms;
+  const stop = new AbortController();
+  for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(kind, () => stop.abort(), { capture: true, passive: true, once: true, signal: stop.signal });
+  const frame = () => {
+    if (stop.signal.aborted || performance.now() > until || act() === false) return stop.abort();
+    requestAnimationFrame(frame);
+  };
+  frame();
+}
+
+function toNewest() {
+  hold(() => {
+    const page = scrollerOfPage();
+    if (page && page.scrollHeight - page.clientHeight - page.scrollTop > 1) page.scrollTop = page.scrollHeight;
+  }, 800);
+}
+
+/** Older messages come in above: what is being read stays where it is. */
+function keepPlace() {
+  const page = scrollerOfPage();
+  if (!page) return;
+  const fromEnd = page.scrollHeight - page.scrollTop;
+  hold(() => {
+    const at = page.scrollHeight - fromEnd;
+    if (Math.abs(page.scrollTop - at) > 1) page.scrollTop = at;
+  });
+}
+
+/** What was drawn as plain words, for message boxes that know no formatting: lists keep their marks, tables their columns. */
+function plain(node, indent = "") {
+  if (node.nodeType === Node.TEXT_NODE) return /^\s*\n\s*$/.test(node.data) ? "" : node.data.replace(/\u2060/g, "").replace(/[ \t\n]+/g, " ");
+  if (node.nodeType !== Node.ELEMENT_NODE || ["BUTTON", "STYLE", "SVG", "svg"].includes(node.tagName)) return "";
+  const formula = node.matches(".katex") && node.querySelector("annotation");
+  if (formula) return `$$${formula.textContent}$$`;
+  const inside = (deeper = indent) => [...node.childNodes].map((child) => plain(child, deeper)).join("");
+  switch (node.tagName) {
+    case "BR":
+      return `\n${indent}`;
+    case "HR":
+      return "\n---\n\n";
+    case "PRE":
+      return `${(node.querySelector("code") ?? node).textContent.replace(/\n$/, "")}\n\n`;
+    case "P": case "H1": case "H2": case "H3": case "H4": case "H5": case "H6":
+      return `${inside().trim()}\n\n`;
+    case "BLOCKQUOTE":
+      return `${inside().trim().replace(/^/gm, "> ")}\n\n`;
+    case "UL": case "OL": {
+      let number = Number(node.getAttribute("start") ?? 1);
+      const items = [...node.children].map((item) => {
+        const mark = node.tagName === "OL" ? `${number++}. ` : "- ";
+        return `${indent}${mark}${plain(item, indent + " ".repeat(mark.length)).trim()}\n`;
+      });
+      return `${indent ? "\n" : ""}${items.join("")}${indent ? "" : "\n"}`;
+    }
+    case "TR":
+      return `${[...node.children].map((cell) => plain(cell).trim()).join("\t")}\n`;
+    case "TABLE":
+      return `${inside()}\n`;
+    case "A": {
+      const words = inside();
+      return !node.href || words.includes(node.href.replace(/\/$/, "")) ? words : `${words} (${node.href})`;
+    }
+    default:
+      return inside();
+  }
+}
+
+/** The whole of it, tidied. An address in full says where it leads, so the host that the page shows beside a link is left out. */
+const asText = (drawn) =>
+  plain(drawn)
+    .replace(/\(https?:\/\/(?:www\.)?([^\s/)]+)[^\s)]*\) \(([^\s)]+)\)/g, (all, host, shown) => (host === shown ? all.slice(0, all.lastIndexOf(" (")) : all))
+    .replace(/ +$/gm, "")
+    .replace(/\n{3,}/g, "\n\n")
+    .trim();
+
+/** The same for editors that know formatting: bare elements, nothing of this page's dress. */
+function bare(node) {
+  const copy = node.cloneNode(true);
+  for (const formula of copy.querySelectorAll(".katex")) formula.replaceWith(`$$${formula.querySelector("annotation")?.textContent ?? ""}$$`);
+  for (const extra of copy.querySelectorAll("button, svg, style, [data-testid=stCodeCopyButton]")) extra.remove();
+  for (const element of copy.querySelectorAll("*")) {
+    for (const { name } of [...element.attributes]) if (!["href", "start", "colspan"].includes(name)) element.removeAttribute(name);
+  }
+  return copy.innerHTML;
+}
+
+async function toClipboard(words, html) {
+  try {
+    const kinds = { "text/plain": new Blob([words], { type: "text/plain" }) };
+    if (html) kinds["text/html"] = new Blob([html], { type: "text/html" });
+    await navigator.clipboard.write([new ClipboardItem(kinds)]);
+  } catch {
+    // Without a secure connection browsers have no clipboard for programs, but still the old command.
+    const area = document.body.appendChild(make("textarea"));
+    area.value = words;
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (!done) throw new Error("the browser refused to copy");
+  }
+}
+
+/**
+ * Stands outside of every fragment and shows nothing: what it asks for is the whole page's run (live.py, hands). Hears the buttons
+ * of the messages' rows, which are plain HTML.
+ */
+const sessions = new Map(); // what was done for each session; outlives the component, which other pages take away
+
+class Hands {
   id = null;
 
+  constructor(root) {
+    this.acts = [];
+    this.status = root.appendChild(make("div"));
+    this.status.setAttribute("role", "status");
+    this.status.className = "vh";
+    root.adoptedStyleSheets = [sheet];
+    this.onClick = (event) => this.click(event);
+    this.onSend = (event) => this.sends(event);
+    document.addEventListener("click", this.onClick, { capture: true });
+    // Not before the guard of a running answer, which stops what may not be sent.
+    for (const kind of ["keydown", "click"]) document.body.addEventListener(kind, this.onSend, { capture: true });
+  }
+
+  /** A text leaves the composer at once, but Streamlit may lose the send when another click follows on its heels. */
+  sends(event) {
+    const box = composer();
+    const enters = event.type === "keydown" && event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target === box;
+    const clicks = event.type === "click" && event.target.closest?.("[data-testid=stChatInputSubmitButton]");
+    if (!(enters || clicks) || !box?.value.trim() || box.disabled) return;
+    this.left = { text: box.value, session: this.session, heard: this.heard, rested: 0 };
+    clearInterval(this.asking);
+    this.asking = setInterval(() => this.wasHeard(), 250);
+  }
+
+  wasHeard() {
+    const app = document.querySelector("[data-testid=stApp]");
+    // In a new session nobody can tell whether it was heard: rather once too often in sight than lost.
+    if ((this.heard === this.left.heard || this.session !== this.left.session) && composer()?.value !== this.left.text) {
+      this.left.rested = app?.dataset.testScriptState === "notRunning" ? this.left.rested + 1 : 0;
+      if (this.left.rested < 6) return;
+      if (putBack(this.left.text)) why("That was not sent. Press Enter to send it.");
+    }
+    clearInterval(this.asking);
+  }
+
   show(data, trigger) {
+    this.trigger = trigger;
+    this.heard = `${data.session} ${data.heard}`;
+    this.session = data.session;
+    const memory = sessions.get(data.session) ?? { backs: 0, acts: 0 };
+    if (data.backs > memory.backs) hold(() => !(composer() && (putBack(data.back.at(-1)), true)), 5_000);
+    sessions.set(data.session, { ...memory, backs: data.backs });
+    this.acts = this.acts.filter(({ n }) => n > data.acted);
     this.lost = (url) => trigger("lost", url);
+    if (data.chat !== this.chat) {
+      const first = this.chat === undefined;
+      this.chat = data.chat;
+      if (data.chat) toNewest();
+      if (!first) closePanelOnPhones();
+    }
     if (this.line?.url === data.page_url) return;
     this.line?.leave(this);
     this.line = Line.at(data.page_url);
     this.line.join(this);
   }
 
+  click(event) {
+    const at = event.target;
+    if (!(at instanceof Element)) return;
+    if (at.closest(".st-key-earlier button")) return keepPlace();
+    const card = at.closest("[class*=st-key-card_]")?.querySelector("[data-words]");
+    if (card && composer()?.value.trim()) return this.append(event, card.dataset.words);
+    const button = at.closest("button[data-act]");
+    if (!button || button.getAttribute("aria-disabled")) return;
+    const { act, id } = button.dataset;
+    if (act === "copy") return void this.copy(button);
+    if (act === "up" || act === "down") return this.thumb(button, act, id);
+    this.act({ act, id });
+    if (act === "edit") hold(() => !focused(document.querySelector(".st-key-editor textarea")), 3_000);
+    if (act === "leaf") this.stayAt(button);
+  }
+
+  async copy(button) {
+    const own = button.closest(".said")?.querySelector(".own-words");
+    const drawn = own ?? button.closest("[class*=st-key-msg_answer_]")?.querySelector("[data-testid=stMarkdownContainer]");
+    if (!drawn) return;
+    const icon = button.querySelector(".ic");
+    try {
+      await (own ? toClipboard(own.textContent) : toClipboard(asText(drawn), bare(drawn)));
+      icon.textContent = "check";
+      this.status.textContent = "Copied";
+    } catch {
+      this.status.textContent = "Your browser did not let this page copy";
+      why("Your browser did not let this page copy. Select the words instead.");
+    }
+    setTimeout(() => ((icon.textContent = "content_copy"), (this.status.textContent = "")), 1_800);
+  }
+
+  /** Shown at once as one's own; the run that follows says the same. */
+  thumb(button, act, id) {
+    const pressed = button.getAttribute("aria-pressed") === "true";
+    for (const other of button.parentElement.querySelectorAll("[aria-pressed]")) other.setAttribute("aria-pressed", String(other === button && !pressed));
+    this.act({ act: pressed ? "none" : act, id });
+  }
+
+  /** Streamlit forgets a click when another comes before its run has begun: each is said again until the data show that it was heard. */
+  act(words) {
+    const memory = sessions.get(this.session);
+    memory.acts += 1;
+    this.acts = [...this.acts.slice(-9), { n: memory.acts, ...words }];
+    this.tell(3);
+  }
+
+  tell(times) {
+    clearTimeout(this.telling);
+    if (!this.acts.length || !times) return;
+    this.trigger("act", this.acts);
+    this.telling = setTimeout(() => this.tell(times - 1), 2_000);
+  }
+
+  /** A starter fills the composer. Where something stands in it already, that stays and the starter follows. */
+  append(event, words) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const box = composer();
+    fill(box, `${box.value.trimEnd()}\n\n${words}`);
+    box.focus();
+  }
+
+  /** The row is drawn anew with the version: the same button of the same row keeps the focus. */
+  stayAt(button) {
+    const rows = () => [...document.querySelectorAll(".deeds")];
+    const place = rows().indexOf(button.closest(".deeds"));
+    const label = button.getAttribute("aria-label");
+    const old = button;
+    hold(() => {
+      const now = [...(rows()[place]?.querySelectorAll("[data-act=leaf]") ?? [])].find((other) => other.getAttribute("aria-label") === label);
+      return !(now && now !== old && focused(now));
+    }, 3_000);
+  }
+
   draw() {}
 
   leave() {
+    document.removeEventListener("click", this.onClick, { capture: true });
+    for (const kind of ["keydown", "click"]) document.body.removeEventListener(kind, this.onSend, { capture: true });
+    clearInterval(this.asking);
+    clearTimeout(this.telling);
     this.line.leave(this);
   }
+}
+
+/** As if it had been typed: React hears of a value only so. */
+function fill(box, words) {
+  Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(box, words);
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+/** A text that was not sent stands in the composer again, above what has been typed since. */
+function putBack(words) {
+  const box = composer();
+  if (!box || box.value.includes(words)) return false;
+  fill(box, box.value.trim() ? `${words}\n\n${box.value}` : words);
+  return true;
+}
+
+function focused(element) {
+  element?.focus();
+  if (element?.setSelectionRange && document.activeElement === element) element.setSelectionRange(element.value.length, element.value.length);
+  return !!element && document.activeElement === element;
+}
+
+/** On a phone the panel covers the chat that was chosen in it. */
+function closePanelOnPhones() {
+  if (matchMedia("(max-width: 767px)").matches) document.querySelector("[data-testid=stSidebar][aria-expanded=true] [data-testid=stSidebarCollapseButton] button")?.click();
 }
 
 const views = new WeakMap();
 
 export default function ({ parentElement, data, setTriggerValue }) {
   let view = views.get(parentElement);
-  if (!view) views.set(parentElement, (view = data.page_url ? new Keeper() : new View(parentElement)));
+  if (!view) views.set(parentElement, (view = data.page_url ? new Hands(parentElement) : new View(parentElement)));
   view.show(data, setTriggerValue);
-  return () => {
-    views.delete(parentElement);
-    view.leave();
-  };
+  // Streamlit also calls this for a call that a newer one has overtaken, which shows on the same view: only who is really gone leaves.
+  return () =>
+    setTimeout(() => {
+      if ((parentElement.host ?? parentElement).isConnected || views.get(parentElement) !== view) return;
+      views.delete(parentElement);
+      view.leave();
+    });
 }

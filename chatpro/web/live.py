@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import streamlit as st
 from starlette.requests import Request
@@ -55,13 +56,40 @@ _component = st.components.v2.component(
 )
 
 
-def keep_page(*, channel: str, key: str = "keep") -> None:
-    """Draw nothing, but have the whole page run again when its channel was lost. Call it once a run, outside of every fragment.
+class Outbox(Protocol):
+    """What the page's session knows of its sends."""
+
+    name: str
+    count: int
+    acted: int
+    back: list[str]
+
+
+def hands(*, channel: str, chat: str | None, outbox: Outbox, on_act: Callable[[Any], None], key: str = "hands") -> None:
+    """Draw nothing, but hear the buttons of the messages' rows (`data-act`), bring an opened chat to its newest words, and have the
+    whole page run again when its channel was lost. Call it once a run, outside of every fragment.
+
+    `on_act` gets what was clicked and not yet heard: [{"n", "act", "id"}], from a browser, so of any form. `chat` is the open one.
+    `outbox` counts the sends that were heard: a text that left the composer and is not among them comes back into it, and so does what
+    the page wants `back`.
 
     After a restart of the server Streamlit connects again and runs nothing, and the new process knows none of the old
     fragments: a rerun that `live_answer` asks for fails there. Only what stands outside of fragments can start the page anew.
     """
-    _component(key=key, data={"page_url": f"{base_path()}/ws/page/{channel}"}, on_lost_change=_nothing)
+    _component(
+        key=key,
+        data={
+            "page_url": f"{base_path()}/ws/page/{channel}",
+            "chat": chat,
+            "session": outbox.name,
+            "heard": outbox.count,
+            "acted": outbox.acted,
+            "back": outbox.back[-1:],
+            "backs": len(outbox.back),
+        },
+        on_act_change=lambda: on_act(st.session_state[key].get("act")),
+        on_lost_change=_nothing,
+    )
 
 
 def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Callable[[], None], key: str = "live") -> None:
@@ -69,7 +97,7 @@ def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Ca
 
     Call it in a fragment, on every run of the page, also while nothing is written: the socket must be there before the first
     word. `writing` is the model's title. `on_end` is called once when the answer has ended; the fragment runs after it.
-    When the channel is unknown or was closed, the page runs again if `keep_page` is on it, otherwise the fragment: renew the
+    When the channel is unknown or was closed, the page runs again if `hands` is on it, otherwise the fragment: renew the
     channel (`Sockets.renewed`) at the beginning of either.
     """
     _component(

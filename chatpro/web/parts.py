@@ -15,11 +15,12 @@ from zlib import crc32
 from zoneinfo import ZoneInfo
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, PlanState, Role
 from chatpro.domain.allowance import Cycle
-from chatpro.domain.chats import Receipt, clean_title
+from chatpro.domain.chats import clean_title
 from chatpro.services.accounts import Meter
 from chatpro.web import places
 
@@ -133,14 +134,15 @@ def notice(kind: str, icon: str, fact: str, text: str, dismiss: str | None = Non
         return bool(dismiss) and st.button(dismiss or "", key=f"seen_{kind}", type="tertiary")
 
 
-def card(key: str, icon: str, title: str, text: str) -> bool:
-    """A card that is one button. True when it was pressed in this run."""
+def card(key: str, icon: str, title: str, text: str, words: str = "", on_click: Callable[[], None] | None = None) -> bool:
+    """A card that is one button. True when it was pressed in this run, unless `on_click` takes the click. `words` are what it puts into the
+    composer: where something stands there already, the page itself adds them below (live.js)."""
     with st.container(key=f"card_{key}"):
         st.html(
-            f'<div class="card"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
+            f'<div class="card" data-words="{escape(words)}"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
             f"<div><b>{escape(clean_title(title))}</b><span>{escape(text)}</span></div></div>"
         )
-        return st.button(label(title), key=f"go_{key}", type="tertiary", width="stretch")
+        return st.button(label(title), key=f"go_{key}", type="tertiary", width="stretch", on_click=on_click)
 
 
 def link_card(key: str, icon: str, title: str, text: str, address: str) -> None:
@@ -168,18 +170,21 @@ def meter(stand: Meter, account: Account) -> None:
     st.html(
         f'<div class="meter {escape(_level(stand))}"><div class="top"><b>{escape(about)}</b><span>{share}</span></div>'
         f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{_percent(stand):d}"'
-        f' aria-valuetext="{share} used, {escape(about)}" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
+        f' aria-valuetext="{share} used{_pending_html(stand)}, {escape(about)}"'
+        f' style="--p:{min(stand.share, 1.0):.1%};--r:{_reserved(stand):.1%}"><u></u><i></i>'
         f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s></div>'
-        f'<div class="sub">{stand.used:,d} of {stand.allowance:,d} tokens{_pending_html(stand)}<br>{escape(renews(stand.cycle, account))}</div></div>'
+        f'<div class="sub"><span title="{stand.reserved:,d} set aside for what is being written">{stand.used:,d} of {stand.allowance:,d} tokens</span>'
+        f"<br>{escape(renews(stand.cycle, account))}</div></div>"
     )
 
 
 def meter_line(stand: Meter, also: str = "") -> None:
-    """The same in one line, under the composer, for phones where the panel is closed."""
+    """The same in one line, under the composer, for phones where the panel is closed. While somebody writes, how to send is said instead of `also`."""
     st.html(
         f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
         f'<s style="left:75%"></s><s style="left:95%"></s></div><span>{_share_html(stand)} of this month used</span>'
-        f'<span>{escape(left(stand))}</span><span class="opt">{escape(also)}</span></div>'
+        f'<span>{escape(left(stand))}</span><span class="opt">{escape(also)}</span>'
+        f'<span class="hint">Enter sends, Shift+Enter for a new line</span></div>'
     )
 
 
@@ -191,15 +196,6 @@ def renews(cycle: Cycle | None, account: Account) -> str:
     return f"Renews {local:%a} {local.day} {local:%b}, {local:%H:%M}"
 
 
-def receipt(cost: Receipt, at: datetime, account: Account, also: str = "") -> None:
-    """What one answer cost. The bold figure is the one that adds up to the meter."""
-    more = f"<span>{escape(also)}</span>" if also else ""
-    st.html(
-        f'<div class="receipt"><b>{cost.total:,d} tokens</b><span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span>'
-        f"<span>{escape(cost.counted)}</span>{more}<span>{escape(stamp(at, account))}</span></div>"
-    )
-
-
 def _percent(stand: Meter) -> int:
     # Down, never up: 74.6 % is not shown as the 75 that a warning is given at.
     return stand.used * 100 // stand.allowance if stand.allowance else 100
@@ -207,6 +203,11 @@ def _percent(stand: Meter) -> int:
 
 def _share_html(stand: Meter) -> str:
     return f"{_percent(stand):d}%"
+
+
+def _reserved(stand: Meter) -> float:
+    """What is set aside, as a part of the allowance: drawn lighter, and without a line of its own that would come and go."""
+    return min(stand.reserved / stand.allowance, max(0.0, 1 - stand.share)) if stand.allowance else 0.0
 
 
 def _pending_html(stand: Meter) -> str:
@@ -236,34 +237,39 @@ def left(stand: Meter) -> str:
 
 
 @contextmanager
-def panel(account: Account, foot: Callable[[], None] | None = None) -> Iterator[None]:
+def panel(account: Account) -> Iterator[None]:
     """The side panel: New chat above what the page puts into it, the meter at its foot."""
     with st.sidebar:
-        if account.has(Role.FREELANCER) and house().accounts.grant(account).state is PlanState.HAS:
-            if st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
-                places.go("chat")
+        if may_write(account) and st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
+            places.go("chat")
         yield
-        panel_foot(account, foot)
+        place = panel_foot(account)
+        if account.has(Role.FREELANCER):
+            with place:
+                standing(account, house().accounts.meter(account, house().answering.sizes()))
 
 
-def panel_foot(account: Account, more: Callable[[], None] | None = None) -> None:
-    """What stays in sight while the panel scrolls: the allowance, and whose sample account this is."""
-    if not account.has(Role.FREELANCER):
-        _sample_note(account)
-        return
+def may_write(account: Account) -> bool:
+    """Whether a new chat is of use to them."""
+    return account.has(Role.FREELANCER) and house().accounts.grant(account).state is PlanState.HAS
+
+
+def panel_foot(account: Account, more: Callable[[], None] | None = None) -> DeltaGenerator:
+    """What stays in sight while the panel scrolls. Returns the place for how the allowance stands."""
     with st.container(key="panel_foot"):
-        stand = house().accounts.meter(account, house().answering.sizes())
-        if stand is not None:
-            meter(stand, account)
-        elif house().accounts.grant(account).state is PlanState.HAD:
-            note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
-        else:
-            note(f"{house().settings.plan_name} is not part of this account yet.")
+        place = st.container(key="standing")
         if more is not None:
             more()
-        _sample_note(account)
+        if account.sample:
+            note(f"Sample account: {name_of(account)}")
+    return place
 
 
-def _sample_note(account: Account) -> None:
-    if account.sample:
-        note(f"Sample account: {name_of(account)}")
+def standing(account: Account, stand: Meter | None) -> None:
+    """The meter, or why there is none."""
+    if stand is not None:
+        meter(stand, account)
+    elif house().accounts.grant(account).state is PlanState.HAD:
+        note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
+    else:
+        note(f"{house().settings.plan_name} is not part of this account yet.")

@@ -30,7 +30,7 @@ def run() -> None:
     )
     account = gate.who()
     if account is not None:
-        _logo(name)
+        _logo()
     st.navigation(_pages(account), position="hidden" if account is None else "sidebar").run()
 
 
@@ -62,13 +62,9 @@ def _page(name: str, place: places.Place, *, shown: bool, default: bool = False)
     )
 
 
-def _logo(name: str) -> None:
-    """The words beside the mark are drawn as paths and say Chat Pro; a product of another name shows the mark alone."""
-    if name == "Chat Pro":
-        tone = "dark" if st.context.theme.type == "dark" else "light"
-        st.logo(str(STATIC / f"wordmark-{tone}.svg"), icon_image=str(STATIC / "mark.svg"), size="medium")
-    else:
-        st.logo(str(STATIC / "mark.svg"), size="medium")
+def _logo() -> None:
+    """The mark. The name beside it is written by looks.css: as a picture it was sent again with each run, six kilobytes of paths."""
+    st.logo(str(STATIC / "mark.svg"), size="medium")
 
 
 if __name__ == "__main__":

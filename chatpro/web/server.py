@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from chatpro import bootstrap, config
 from chatpro.errors import ChatProError, ConfigError, ReadTooLong, StoreUnavailable
-from chatpro.web import live
+from chatpro.web import live, panel
 from chatpro.web.demo import RememberSample
 from chatpro.web.headers import Headers
 from chatpro.web.sockets import Sockets
@@ -98,6 +98,8 @@ async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
     bootstrap.install(house)
     house.accounts.on_stopped.append(sockets().close_account)
     house.accounts.on_signed_out.append(sockets().close_account)
+    house.answering.watched = sockets().watched
+    house.answering.on_changed.append(sockets().tell)
     await bootstrap.start(house)
     _ready = True
     host, port = st.get_option("server.address") or "127.0.0.1", st.get_option("server.port")
@@ -113,13 +115,13 @@ async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
 
 def routes() -> list[BaseRoute]:
     """Our own routes beside Streamlit's."""
-    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route, live.route]
+    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route, live.route, panel.route]
 
 
 def middleware() -> list[Middleware]:
     """Headers on every response, the demo's refusal of strangers, and its memory."""
     remember = [Middleware(RememberSample)] if settings().demo else []
-    return [Middleware(Headers, settings=settings(), preload=live.MODULES), *remember]
+    return [Middleware(Headers, settings=settings(), preload=(*live.MODULES, *panel.MODULES)), *remember]
 
 
 async def livez(_: Request) -> JSONResponse:

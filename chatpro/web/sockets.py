@@ -7,8 +7,9 @@ and a foreign page could read along with its visitor's cookie.
 A channel is the key: unguessable, made by the script for its own page, bound to one account and its session epoch, asked
 again every few seconds, and dead with them. Offsets count code points, as Python does; the page counts the same way.
 
-What goes over it, as JSON: out `{"id", "at", "add"}` and `{"id", "end": true}`; in `{"id", "at"}` (send the rest from there)
-and `{"stop": id}`.
+What goes over it, as JSON: out `{"id", "at", "add"}` and `{"id", "end": true}`, before the first word `{"id", "ahead"}` (how many go
+before it in the waiting line, null when it has its place), and of the account's other chats `{"chat", "is"}` (running, unread, idle);
+in `{"id", "at"}` (send the rest from there) and `{"stop": id}`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 3.0
-"""How often a right is asked for again. D6b wants a second for what the service itself announces (`close_account`); this is for what nobody announced."""
+"""How often a right is asked for again. D6b wants a second for what the service itself announces (`close_account`); this is for what nobody announced.
+The store answers it from memory (chatpro/storage/people.py)."""
 SLEEPING_SECONDS = 2 * 3600.0
 """How long a channel lives without a socket. A laptop closed over lunch comes back to the same page."""
 MOST_CHANNELS = 20_000
@@ -51,10 +53,11 @@ FOREIGN = 1008
 
 
 class LiveAnswer(Protocol):
-    """An answer being written, as far as a page may know it."""
+    """An answer being written or waited for, as far as a page may know it."""
 
     id: str
     account_id: str
+    ahead: int | None
 
     @property
     def text(self) -> str:
@@ -64,8 +67,8 @@ class LiveAnswer(Protocol):
     def done(self) -> bool:
         """No more text will come, and it is settled and saved."""
 
-    async def more(self, seen: int) -> None:
-        """On the server's loop: returns once `len(text) > seen`, or when done."""
+    async def more(self, seen: int, ahead: int | None = None) -> None:
+        """On the server's loop: returns once `len(text) > seen`, `ahead` is another, or when done."""
 
 
 @dataclass(eq=False)
@@ -127,14 +130,31 @@ class Sockets:
                 return channel or ""
         return self.open_channel(account_id, session_epoch)
 
-    def watch(self, channel: str, answer_id: str) -> None:
-        """This page now shows that answer, instead of what it showed. Saying it again changes nothing."""
+    def watch(self, channel: str, answer_id: str | None) -> None:
+        """This page now shows that answer (None: no running one), instead of what it showed. Saying it again changes nothing."""
         with self._lock:
             page = self._pages.get(channel)
             if page is None or page.watching == answer_id:
                 return
             page.watching, page.used_at = answer_id, self._now()
-        self._on_loop(lambda: self._feed(page, 0) if page.greeted else None)
+        self._on_loop(lambda: self._turn(page))
+
+    def watched(self, answer_id: str) -> bool:
+        """Whether any open page shows this answer."""
+        with self._lock:
+            return any(page.watching == answer_id and page.socket is not None for page in self._pages.values())
+
+    def tell(self, account_id: str, chat_id: str, what: str) -> None:
+        """All open pages of this account learn how one of its chats stands: running, unread or idle."""
+        words = json.dumps({"chat": chat_id, "is": what}, separators=(",", ":"))
+
+        def send() -> None:
+            with self._lock:
+                pages = [page for page in self._pages.values() if page.account_id == account_id and page.socket is not None]
+            for page in pages:
+                self._spawn(_send_quietly(page.socket, words))
+
+        self._on_loop(send)
 
     def close_account(self, account_id: str) -> None:
         """Opted out, closed, signed out: this account's channels are dead at once, and their sockets close."""
@@ -237,6 +257,15 @@ class Sockets:
             if page.fed != page.watching:
                 self._feed(page, 0)
 
+    def _turn(self, page: _Page) -> None:
+        """The page shows something else than before."""
+        if page.watching is None:
+            before, page.feeder, page.fed = page.feeder, None, None
+            if before is not None:
+                before.cancel()
+        elif page.greeted:
+            self._feed(page, 0)
+
     def _feed(self, page: _Page, at: int) -> None:
         """Send the answer that the page watches, from `at` on, in place of what is being sent."""
         if page.socket is None or page.watching is None:
@@ -250,6 +279,7 @@ class Sockets:
             await asyncio.wait([before])
         try:
             answer = self._find(page.account_id, answer_id)
+            ahead: int | None = None
             # One message in flight: while a slow reader holds it up, what comes waits in the answer and goes out as one.
             while answer is not None:
                 done, text = answer.done, answer.text
@@ -259,8 +289,11 @@ class Sockets:
                     at = len(text)
                 elif done:
                     break
+                elif answer.ahead != ahead:
+                    ahead = answer.ahead
+                    await socket.send_text(json.dumps({"id": answer_id, "ahead": ahead}, separators=(",", ":")))
                 else:
-                    await answer.more(at)
+                    await answer.more(at, ahead)
             await socket.send_text(json.dumps({"id": answer_id, "end": True}))
         except (WebSocketDisconnect, RuntimeError):
             pass  # gone while it was sent to; `_serve` tidies up
@@ -330,3 +363,12 @@ async def _close(socket: WebSocket, code: int) -> None:
             await socket.close(code)
         except RuntimeError:
             pass  # closed by the other side at this very moment
+
+
+async def _send_quietly(socket: WebSocket | None, words: str) -> None:
+    """News that the next run of the page has anyway: a socket that is just going may miss them."""
+    if socket is not None:
+        try:
+            await socket.send_text(words)
+        except (WebSocketDisconnect, RuntimeError):
+            pass

@@ -111,7 +111,7 @@ def reader(browser: Browser, server: LiveServer) -> Iterator[Reader]:
 def test_it_thinks_then_writes_then_is_finished_in_the_same_place(reader: Reader) -> None:
     reader.ask()
     expect(reader.page.get_by_text("GPT-4 is thinking")).to_be_visible()
-    status = reader.page.locator(".vh[role=status]").first
+    status = reader.page.locator(".live + .vh[role=status]")
     expect(status).to_have_text("Answer started")
     assert reader.page.locator(".live").get_attribute("aria-busy") == "true"
     reader.say("Dear ", "Ines", ", thank **you**.")

@@ -199,15 +199,17 @@ def test_a_thumb_is_for_ones_own_answers(tmp_path: Path) -> None:
 def test_an_answer_that_nobody_watched_is_new_until_its_chat_is_opened(tmp_path: Path) -> None:
     """Finished or failed while away; one that a page showed, or that its reader stopped, is not."""
     gate = threading.Event()
-    source = ScriptedSource(ScriptedModel([words("Watched."), words("Alone."), (Fail(Problem.WRONG_KEY),), ("x", Hold(gate))]))
+    source = scripted(words("Watched."), words("Alone."), (Fail(Problem.WRONG_KEY),), ("x", Hold(gate)))
     with running(tmp_path, source) as house:
         mara, watched = person(house, "mara"), set[str]()
         house.answering.watched = lambda answer_id: not watched or answer_id in watched
         one = send(house, mara, "One")
         ended(house, mara, one)
         watched.add("another one")
-        two, three = send(house, mara, "Two"), send(house, mara, "Three")
-        ended(house, mara, two), ended(house, mara, three)
+        two = send(house, mara, "Two")
+        ended(house, mara, two)
+        three = send(house, mara, "Three")
+        ended(house, mara, three)
         four = send(house, mara, "Four")
         house.answering.stop(mara, four.answer_id)
         ended(house, mara, four)

@@ -12,10 +12,10 @@ import pytest
 
 from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account
-from chatpro.errors import Busy, ChatProError
+from chatpro.errors import Busy
 from chatpro.models.scripted import Ended, Hold, ScriptedModel, ScriptedSource
-from chatpro.services.answering import AskLast, InLine, NotSent, Sent
-from tests.cast import PLAN, build_house, person, spend
+from chatpro.services.answering import AskLast, InLine, NotSent, Sent, Unsent
+from tests.cast import PLAN, build_house, person, spend, write_chat
 from tests.conftest import trials
 from tests.running import assert_books_agree, ended, running, send, started, until
 
@@ -81,7 +81,7 @@ def test_a_send_that_waits_can_be_called_off(tmp_path: Path) -> None:
         house.answering.stop(mara, first.answer_id)
         assert not house.answering.stop_running(mara.id, first.answer_id)
 
-        assert house.history.draft(mara, first.chat_id) == "First" and house.answering.outcome(mara, first.chat_id) is None
+        assert house.history.draft(mara, first.chat_id) == "First" and house.answering.unsent(mara, first.chat_id) == Unsent("send", "First", None, None)
         until(lambda: stands(house, mara, second) == 0)
         gate.set()
         until(lambda: house.answering.watch(mara.id, second.answer_id) is None)
@@ -102,7 +102,37 @@ def test_the_same_send_twice_waits_once_and_another_into_the_same_chat_is_told_t
         assert [p.turns[-1].text for p in model.prompts].count("Once") == 1
 
 
-def test_what_is_refused_when_its_turn_comes_is_told_once(tmp_path: Path) -> None:
+def test_an_edit_that_waits_and_is_not_sent_is_not_lost(tmp_path: Path) -> None:
+    """Its words are a draft while they wait, and what was wanted is there for whichever tab asks."""
+    with full(tmp_path, places=1) as (house, _, _model):
+        mara = person(house, "mara")
+        chat = write_chat(house, mara, ("First words", "An answer."))
+        message = house.history.open(mara, chat).messages[0]
+        waiting = house.answering.edit(mara, chat, message.id, "Other words")
+        assert isinstance(waiting, InLine) and house.history.draft(mara, chat) == "Other words"
+        house.answering.stop(mara, waiting.answer_id)
+        assert house.answering.unsent(mara, chat) == Unsent("edit", "Other words", message.id, None)
+
+
+def test_nobody_joins_the_line_of_a_server_that_ends(tmp_path: Path) -> None:
+    """Also in the moment between the draft and the line: the draft stays, and it is said."""
+    with full(tmp_path) as (house, _, _model):
+        mara, engine = person(house, "mara"), house.answering
+        keep = engine._keep_draft
+
+        def closing(*given: Any) -> str:
+            engine._closing = True
+            return keep(*given)
+
+        engine._keep_draft = closing  # type: ignore[method-assign]
+        chat = engine.new_chat_id()
+        with pytest.raises(Busy, match="restart"):
+            engine.send(mara, chat, "Too late", None)
+        assert house.history.draft(mara, chat) == "Too late" and not engine.running_chats(mara)
+        engine._closing = False
+
+
+def test_what_is_refused_when_its_turn_comes_is_told_until_a_page_has_said_it(tmp_path: Path) -> None:
     """The plan ended while it waited: the reason is there for the page, the text is a draft."""
     with full(tmp_path) as (house, gate, _):
         mara = person(house, "mara")
@@ -111,9 +141,11 @@ def test_what_is_refused_when_its_turn_comes_is_told_once(tmp_path: Path) -> Non
         house.store.write(lambda unit: unit.add_entitlement(mara.id, PLAN, 200_000, now, now, now))
         gate.set()
 
-        outcome = until(lambda: house.answering.outcome(mara, waiting.chat_id))
-        assert isinstance(outcome, NotSent) and outcome.reason == "plan_ended"
-        assert house.answering.outcome(mara, waiting.chat_id) is None
+        unsent = until(lambda: house.answering.unsent(mara, waiting.chat_id))
+        assert (unsent.do, unsent.text) == ("send", "Too late")
+        assert isinstance(unsent.why, NotSent) and unsent.why.reason == "plan_ended"
+        house.answering.put_by(mara, waiting.chat_id)
+        assert house.answering.unsent(mara, waiting.chat_id) is None
         assert house.history.draft(mara, waiting.chat_id) == "Too late"
         assert house.answering.watch(mara.id, waiting.answer_id) is None
 
@@ -126,7 +158,7 @@ def test_the_last_message_is_asked_about_when_its_turn_comes(tmp_path: Path) -> 
         spend(house, mara, 2_000_000 - sizes.smallest_send(2_000_000) - 100)
         gate.set()
 
-        assert isinstance(until(lambda: house.answering.outcome(mara, waiting.chat_id)), AskLast)
+        assert isinstance(until(lambda: house.answering.unsent(mara, waiting.chat_id)).why, AskLast)
 
 
 @pytest.mark.fault(111)
@@ -145,8 +177,8 @@ def test_nobody_waits_longer_than_the_line_allows(tmp_path: Path) -> None:
     with full(tmp_path, waiting_seconds=0.1) as (house, _, _model):
         mara = person(house, "mara")
         waiting = in_line(house, mara, "Patience")
-        outcome = until(lambda: house.answering.outcome(mara, waiting.chat_id))
-        assert isinstance(outcome, Busy) and "no place came free" in str(outcome)
+        unsent = until(lambda: house.answering.unsent(mara, waiting.chat_id))
+        assert isinstance(unsent.why, Busy) and "no place came free" in str(unsent.why)
         assert house.history.draft(mara, waiting.chat_id) == "Patience"
 
 
@@ -167,8 +199,8 @@ def test_the_end_of_the_server_tells_who_waits_and_keeps_the_text(tmp_path: Path
         send(house, person(house, "tomas"), "Taken")
         mara = person(house, "mara")
         waiting = in_line(house, mara, "Keep me")
-    outcome: ChatProError | Any = house.answering.outcome(mara, waiting.chat_id)
-    assert isinstance(outcome, Busy) and "restart" in str(outcome)
+    unsent = house.answering.unsent(mara, waiting.chat_id)
+    assert unsent is not None and isinstance(unsent.why, Busy) and "restart" in str(unsent.why)
 
 
 class Counting(ScriptedModel):

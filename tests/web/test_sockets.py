@@ -26,13 +26,20 @@ class ScriptedAnswer:
 
     def __init__(self, answer_id: str, account_id: str, server: Server) -> None:
         self.id, self.account_id, self._server = answer_id, account_id, server
-        self.text, self.done = "", False
+        self.text, self.done, self.ahead = "", False, None
         self._grew = asyncio.Event()
 
-    async def more(self, seen: int) -> None:
-        while len(self.text) <= seen and not self.done:
+    async def more(self, seen: int, ahead: int | None = None) -> None:
+        while len(self.text) <= seen and not self.done and self.ahead == ahead:
             self._grew.clear()
             await self._grew.wait()
+
+    def stand(self, ahead: int | None) -> None:
+        def move() -> None:
+            self.ahead = ahead
+            self._grew.set()
+
+        self._server.on_loop(move)
 
     def say(self, words: str, *, done: bool = False) -> None:
         def grow() -> None:
@@ -158,6 +165,52 @@ def test_the_next_answer_of_the_page_comes_on_the_same_socket(server: Server) ->
         assert read(page) == {"id": "a2", "at": 0, "add": "two"}
         with pytest.raises(TimeoutError):
             page.recv(timeout=0.2)
+
+
+def test_who_waits_learns_where_they_stand_and_then_hears_words_on_the_same_socket(server: Server) -> None:
+    answer = server.answer()
+    answer.stand(2)
+    channel = server.sockets.open_channel("mara", 1)
+    server.sockets.watch(channel, "a1")
+    with server.page(channel) as page:
+        say(page, id=None, at=0)
+        assert read(page) == {"id": "a1", "ahead": 2}
+        answer.stand(0)
+        assert read(page) == {"id": "a1", "ahead": 0}
+        answer.stand(None)
+        assert read(page) == {"id": "a1", "ahead": None}
+        answer.say("Hello", done=True)
+        assert [read(page), read(page)] == [{"id": "a1", "at": 0, "add": "Hello"}, {"id": "a1", "end": True}]
+
+
+@pytest.mark.fault(18)
+def test_how_a_chat_stands_is_told_to_its_own_account_only(server: Server) -> None:
+    mine, theirs = server.sockets.open_channel("mara", 1), server.sockets.open_channel("tomas", 1)
+    with server.page(mine) as page, server.page(theirs) as other:
+        wait_until(lambda: server.sockets.open_count == 2)
+        server.sockets.tell("mara", "c1", "unread")
+        assert read(page) == {"chat": "c1", "is": "unread"}
+        with pytest.raises(TimeoutError):
+            other.recv(timeout=0.3)
+
+
+def test_an_answer_is_watched_while_an_open_page_shows_it(server: Server) -> None:
+    """Not when the page shows something else, and not without a socket: what ends unwatched is marked as new."""
+    answer = server.answer(text="one")
+    channel = server.sockets.open_channel("mara", 1)
+    server.sockets.watch(channel, "a1")
+    assert not server.sockets.watched("a1")
+    with server.page(channel) as page:
+        say(page, id=None, at=0)
+        assert read(page)["add"] == "one" and server.sockets.watched("a1")
+        server.sockets.watch(channel, None)
+        assert not server.sockets.watched("a1")
+        answer.say(" two", done=True)
+        with pytest.raises(TimeoutError):
+            page.recv(timeout=0.3)
+        server.sockets.watch(channel, "a1")
+        assert read(page) == {"id": "a1", "at": 0, "add": "one two"}
+    wait_until(lambda: not server.sockets.watched("a1"))
 
 
 def test_after_a_break_the_rest_comes_from_the_offset_that_the_page_names(server: Server) -> None:

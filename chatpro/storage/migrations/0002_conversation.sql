@@ -1,4 +1,5 @@
 -- What a conversation needs beside its words: which answers nobody has seen yet, and what was thought of them. No text in either.
+-- And the largest allowance of a cycle on its counter row: asked of the reservations, it was a scan of all of them with each send.
 
 -- Answers that ended while no page watched them, until their chat is opened.
 CREATE TABLE unread_answers (
@@ -13,10 +14,14 @@ CREATE TABLE thumbs (
     account_id VARCHAR NOT NULL,
     sequence BIGINT PRIMARY KEY,
     answer_id VARCHAR NOT NULL,
+    chat_id VARCHAR NOT NULL,
     thumb VARCHAR NOT NULL CHECK (thumb IN ('up', 'down', 'none')),
     model VARCHAR NOT NULL,
     prompt_version VARCHAR NOT NULL,
     given_at TIMESTAMP NOT NULL,
     day INTEGER NOT NULL
 );
-CREATE INDEX thumbs_by_answer ON thumbs (answer_id);
+CREATE INDEX thumbs_by_chat ON thumbs (chat_id);
+
+ALTER TABLE cycles ADD COLUMN highest BIGINT DEFAULT 0;
+UPDATE cycles SET highest = coalesce((SELECT max(r.allowance) FROM reservations r WHERE r.account_id = cycles.account_id AND r.cycle_starts_at = cycles.starts_at), 0);

@@ -19,8 +19,10 @@ class Answer:
     done: bool = False
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
-    async def more(self, seen: int) -> None:
-        while len(self.text) <= seen and not self.done:
+    ahead: int | None = None
+
+    async def more(self, seen: int, ahead: int | None = None) -> None:
+        while len(self.text) <= seen and not self.done and self.ahead == ahead:
             future = asyncio.get_running_loop().create_future()
             self.waiting.append(future)
             await future

@@ -1,9 +1,11 @@
 """The harness's only page: what was answered, the answer being written, and a composer as the product has it."""
 
+from types import SimpleNamespace
+
 import streamlit as st
 from live_harness import engine
 
-from chatpro.web.live import keep_page, live_answer
+from chatpro.web.live import hands, live_answer
 from chatpro.web.markdown import safe_answer
 
 engine.runs["full"] += 1
@@ -11,7 +13,7 @@ st.set_page_config(page_title="Harness", layout="centered")
 if "fill" in st.query_params:
     st.markdown("\n\n".join(f"Paragraph {n} of an older talk." for n in range(60)))
 st.session_state.channel = engine.sockets.renewed(st.session_state.get("channel"), engine.ACCOUNT, 1)
-keep_page(channel=st.session_state.channel)
+hands(channel=st.session_state.channel, chat=None, outbox=SimpleNamespace(name="harness", count=0, acted=0, back=[]), on_act=lambda act: None)
 
 
 @st.fragment

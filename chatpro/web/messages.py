@@ -1,0 +1,185 @@
+"""How the entries of a conversation are drawn: a person's own words, an answer, and the quiet row of what can be done with each.
+
+The rows are HTML whose buttons say what they do in `data-act`; one component of the page hears them all (live.py, `hands`). A
+widget for each would be half a dozen an answer, made, sent and drawn again on each run, and a long chat would crawl.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+
+import streamlit as st
+
+from chatpro.bootstrap import house
+from chatpro.domain.accounts import Account
+from chatpro.domain.chats import AnswerState, Message
+from chatpro.errors import PROBLEM_SENTENCES, Problem
+from chatpro.services.history import Opened
+from chatpro.web import parts
+from chatpro.web.markdown import safe_answer, user_text_html
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Who reads which chat: `new` are answers that came while they were away, `memory` the entry where the model's memory begins."""
+
+    account: Account
+    opened: Opened
+    may_send: bool
+    new: frozenset[str] = frozenset()
+    memory: str | None = None
+    tail: str = ""
+
+
+@lru_cache(maxsize=256)
+def _drawn(text: str) -> str:
+    # A long chat is drawn again with each run; filtering a rich answer takes two milliseconds. Keyed by the words themselves, so
+    # nobody gets another's; 256 answers are some 2 MB.
+    return safe_answer(text)
+
+
+def exchanges(path: list[Message]) -> list[list[Message]]:
+    """The path in pieces, each an own message and what answers it. What is left of a purged one may stand alone."""
+    pieces: list[list[Message]] = []
+    for message in path:
+        if message.own or not pieces:
+            pieces.append([])
+        pieces[-1].append(message)
+    return pieces
+
+
+def own(message: Message, reading: Reading) -> None:
+    """What the person wrote, and under it: copy, edit, other versions."""
+    buttons = _button_html("copy", "content_copy", "Copy your message", message.id)
+    if reading.may_send:
+        buttons += _button_html("edit", "edit", "Edit and send again", message.id)
+    st.html(
+        f'<div class="said" data-entry="{escape(message.id)}"><h2 class="vh">You wrote</h2><div class="own">{user_text_html(message.text)}</div>'
+        f'<div class="deeds">{_leaf_html(message, reading)}<small>{escape(parts.stamp(message.sent_at, reading.account))}</small>{buttons}</div></div>'
+    )
+
+
+def waiting(text: str) -> None:
+    """What is waiting to be sent: not stored as a message yet, so nothing can be done with it."""
+    st.html(f'<div class="said"><h2 class="vh">You wrote</h2><div class="own">{user_text_html(text)}</div></div>')
+
+
+def answer(message: Message, reading: Reading) -> None:
+    """An answer that has ended: who wrote it, its words, what a person has to know of it, what it cost and what can be done."""
+    facts = message.answer
+    assert facts is not None
+    model = model_name(facts.model)
+    who(model, new=message.id in reading.new)
+    if message.text:
+        st.markdown(_drawn(message.text), anchors=False)
+    for sentence in (_what_happened(message, model), _gave_way(message)):
+        if sentence:
+            parts.note(sentence)
+    if message.text or message.id in reading.opened.versions:
+        st.html(f'<div class="deeds" data-entry="{escape(message.id)}">{_deeds_html(message, reading)}</div>')
+
+
+def who(model: str, new: bool = False) -> None:
+    """The line above an answer: that the product wrote it, and with which model."""
+    mark = '<em class="new">New</em>' if new else ""
+    st.html(f'<h2 class="who"><i aria-hidden="true"></i>{escape(house().settings.product_name)} <small>{escape(model)}</small>{mark}</h2>')
+
+
+def memory_line() -> None:
+    """Above the first entry that goes along with the next message."""
+    st.html(
+        '<div class="memory" title="To keep within the size of one message, only the newest part of a chat is sent along.">'
+        "<span>The model remembers from here on</span></div>"
+    )
+
+
+def model_name(model: str) -> str:
+    """A model's name for people."""
+    return house().cards.of(model).title or model
+
+
+# --- the quiet row ----------------------------------------------------------------------------------------------------
+
+
+def _deeds_html(message: Message, reading: Reading) -> str:
+    facts = message.answer
+    assert facts is not None
+    rows = ""
+    if message.text:
+        rows += _button_html("copy", "content_copy", "Copy this answer", message.id)
+        rows += _button_html("up", "thumb_up", "Good answer", message.id, pressed=facts.thumb == "up")
+        rows += _button_html("down", "thumb_down", "Poor answer", message.id, pressed=facts.thumb == "down")
+        if reading.may_send and message.parent_id is not None:
+            rows += _button_html("again", "refresh", "Another answer", message.parent_id)
+    return rows + _leaf_html(message, reading) + _receipt_html(message, reading)
+
+
+def _button_html(act: str, icon: str, label: str, entry: str, pressed: bool | None = None, off: bool = False) -> str:
+    state = "" if pressed is None else ' aria-pressed="true"' if pressed else ' aria-pressed="false"'
+    disabled = ' aria-disabled="true"' if off else ""
+    return (
+        f'<button type="button" data-act="{escape(act)}" data-id="{escape(entry)}" aria-label="{escape(label)}" title="{escape(label)}"{state}{disabled}>'
+        f'<span class="ic" aria-hidden="true">{escape(icon)}</span></button>'
+    )
+
+
+def _leaf_html(message: Message, reading: Reading) -> str:
+    """‹ 2 of 3 ›, where there are several versions."""
+    versions = reading.opened.versions.get(message.id)
+    if versions is None:
+        return ""
+    at = versions.index(message.id)
+    before, after = versions[max(0, at - 1)], versions[min(len(versions) - 1, at + 1)]
+    return (
+        f'<span class="leaf">{_button_html("leaf", "chevron_left", "Version before", before, off=at == 0)}'
+        f"<small>{at + 1:d} of {len(versions):d}</small>"
+        f"{_button_html('leaf', 'chevron_right', 'Version after', after, off=at == len(versions) - 1)}</span>"
+    )
+
+
+def _receipt_html(message: Message, reading: Reading) -> str:
+    """Time and cost in one line, quiet until wanted. The bold figure is the one that adds up to the meter."""
+    facts = message.answer
+    assert facts is not None
+    at = escape(parts.stamp(facts.ended_at or message.sent_at, reading.account))
+    cost = facts.receipt
+    if cost is None:
+        return f"<small>{at}</small>"
+    stopped = "<span>stopped</span>" if facts.state is AnswerState.STOPPED else ""
+    return (
+        f'<details class="receipt"><summary><b>{cost.total:,d} tokens</b> <span>{at}</span></summary>'
+        f"<span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span> <span>{escape(cost.counted)}</span> {stopped}</details>"
+    )
+
+
+# --- what a person has to know ----------------------------------------------------------------------------------------
+
+
+def _gave_way(message: Message) -> str:
+    """What had to give way so that the message fitted."""
+    facts = message.answer
+    assert facts is not None
+    if facts.left_out:
+        return "The oldest messages of this chat were left out to fit: this answer does not remember them."
+    return "Kept shorter than usual, so that it fits what was left of the month." if facts.shortened else ""
+
+
+def _what_happened(message: Message, model: str) -> str:
+    """What a person has to know about an answer that is not simply finished."""
+    facts = message.answer
+    assert facts is not None
+    said = PROBLEM_SENTENCES[Problem(facts.problem)].format(model=model) if facts.problem else ""
+    if facts.state is AnswerState.FAILED:
+        return f"{said} Nothing was charged; your message is still here."
+    if facts.state is AnswerState.CUT:
+        return f"{said} What came is kept, and only that was charged."
+    if facts.state is AnswerState.INTERRUPTED:
+        kept = "What came until then is kept, and only that was charged." if message.text else "Nothing was charged; your message is still here."
+        return f"Interrupted: the service ended while this was being written. {kept}"
+    if facts.state is AnswerState.LENGTH:
+        return "This answer reached the longest that one message may have."
+    if facts.state is AnswerState.STOPPED:
+        return "This answer was stopped." if message.text else "This was stopped before it began. Nothing was charged."
+    return ""
