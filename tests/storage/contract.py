@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chatpro.domain.allowance import Accepted, Cycle, SendKind
+from chatpro.domain.accounts import Account, Role
+from chatpro.domain.allowance import Accepted, Anchor, Cycle, SendKind
 from chatpro.domain.disputes import first_broken
 from chatpro.errors import DuplicateKey, ReadTooLong, StatementFailed, StoreUnavailable, TextNotStorable
 from chatpro.storage import Store, Unit
@@ -579,6 +580,61 @@ class StoreContract:
             assert applied[0] == (1, "foundation")
             assert len({number for number, _ in applied}) == len(applied)
 
+    # --- people -----------------------------------------------------------------------------------------------------
+
+    @pytest.mark.fault(5, 8)
+    def test_a_person_is_known_as_of_the_last_commit(self, store: Store) -> None:
+        """Whatever the engine keeps in memory: roles, plan, consent and sessions that were ended count with the commit, for everybody at once."""
+        store.write(lambda unit: unit.add_account(somebody()))
+        assert store.person("casey").consents == () and store.person("casey").entitlements == ()
+        changes: list[Callable[[Unit], object]] = [
+            lambda unit: unit.add_consent("casey", 1, True, NOON),
+            lambda unit: unit.add_entitlement("casey", "Plus", 1_000, NOON, None, NOON),
+            lambda unit: unit.change_account("casey", "epoch", "out", NOON),
+            lambda unit: unit.set_roles("casey", {Role.SUPPORT}),
+            lambda unit: unit.add_anchor("casey", Anchor(NOON.date(), "UTC"), NOON),
+            lambda unit: unit.change_account("casey", "closed", "yes", NOON),
+        ]
+        for change in changes:
+            before = store.person("casey")
+            store.write(change)
+            assert store.person("casey") != before
+            assert store.read(lambda rows: store.people.of(rows, "casey")) == store.person("casey")
+        known = store.person("casey")
+        assert known.account is not None and known.account.closed and known.account.epoch == 1 and known.account.roles == {Role.SUPPORT}
+        assert len(known.consents) == len(known.entitlements) == 1 and known.anchor is not None
+
+    def test_what_was_rolled_back_is_not_known_of_anybody(self, store: Store) -> None:
+        """Nor what a unit sees of its own changes before they are committed."""
+        store.write(lambda unit: unit.add_account(somebody()))
+        seen = []
+
+        def work(unit: Unit) -> None:
+            unit.add_consent("casey", 1, True, NOON)
+            seen.append(store.people.of(unit, "casey").consents)
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            store.write(work)
+        assert len(seen[0]) == 1 and store.person("casey").consents == ()
+
+    def test_a_read_that_began_before_a_commit_leaves_nothing_old_behind(self, store: Store) -> None:
+        """It may see the person as they were; nobody after it does."""
+        store.write(lambda unit: unit.add_account(somebody()))
+
+        def work(rows: Unit) -> int:
+            rows.consents("casey")  # from here on it reads this moment
+            store.write(lambda unit: unit.add_consent("casey", 1, True, NOON))
+            return len(store.people.of(rows, "casey").consents)
+
+        assert store.read(work) in (0, 1)
+        assert len(store.person("casey").consents) == 1
+
+    def test_somebody_unknown_is_nobody_and_may_come_later(self, store: Store) -> None:
+        assert store.person("casey").account is None
+        store.write(lambda unit: unit.add_account(somebody()))
+        assert store.person("casey").account is not None
+
 
 def _together(count: int, work: Callable[[], object]) -> None:
     """Run it on several threads at once; the first failure among them is the test's."""
@@ -597,3 +653,7 @@ def _together(count: int, work: Callable[[], object]) -> None:
         thread.join(60)
     if failures:
         raise failures[0]
+
+
+def somebody() -> Account:
+    return Account("casey", "https://id.example", "casey", "Casey", None, "UTC", False, NOON, frozenset({Role.FREELANCER}))
