@@ -41,8 +41,11 @@ from chatpro.web.panel import Row, chat_list
 COMPOSER_CHARS = 4_000_000
 """What the composer takes at all. Streamlit drops a longer paste without a word, so this is far above one message's limit: the service says
 that with its figures and the text comes back. Beyond four million the browser itself grows slow, and the socket takes 25 MB."""
-SHOWN = 40
-"""Newest entries drawn at first: a rerun sends all that is drawn again, and forty fill several screens."""
+SHOWN = 16
+"""Newest entries drawn at first: a run sends all that is drawn again. Sixteen fill several screens, and a click on another chat is drawn in about
+150 ms with them (bench/page.py); with forty it took 184."""
+EARLIER = 40
+"""More of them with each click on "earlier"."""
 LISTED = 60
 """Newest chats in the side panel; the history page has all of them. Sixty are more than anybody scrolls through."""
 SOON_DAYS = 7
@@ -548,7 +551,7 @@ def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
     hidden = sum(map(len, pieces)) - shown
     with st.container(key="conversation"):
         if hidden > 0:
-            st.button(f"Show earlier messages ({hidden})", type="tertiary", key="earlier", on_click=_set, args=("shown", shown + SHOWN))
+            st.button(f"Show earlier messages ({hidden})", type="tertiary", key="earlier", on_click=_set, args=("shown", shown + EARLIER))
         drawn = 0
         for piece in still:
             drawn += len(piece)

@@ -75,7 +75,7 @@ def fill(folder: Path) -> None:
     now = house.now()
     for n in range(150):
         write_chat(house, mara, (f"Old question {n}", f"Old answer {n}."), at=now.replace(hour=0, minute=n % 60, second=n // 60), tokens=(1, 1))
-    long = [(f"Question {n} about the layout", f"Answer {n}. " + "It is a matter of taste. " * 30) for n in range(100)]
+    long = [(f"Question {n} about the layout", f"Answer {n}. " + "It is a matter of taste. " * 60) for n in range(100)]
     write_chat(house, mara, *long, title="The long one", at=now, tokens=(1, 1))
     house.store.close()
     house.analytics.close()
@@ -351,7 +351,7 @@ def test_a_long_chat_opens_at_its_newest_words_and_older_ones_come_above_what_is
     topmost = page.locator(".said").first
     words, before = topmost.inner_text().split("\n")[1], topmost.bounding_box()["y"]
     earlier.click()
-    expect(page.get_by_text("Question 70 about")).to_be_attached()
+    expect(page.get_by_text("Question 75 about")).to_be_attached()
     mara.rest()
     page.wait_for_function(STAYED, arg=[words, before])
     page.get_by_role("button", name="Jump to newest").click()
@@ -380,11 +380,11 @@ def test_the_view_stays_where_somebody_reads_while_an_answer_grows_and_ends(mara
 def test_a_text_that_was_sent_in_a_hurry_is_never_lost(mara: Person, upstream: Upstream) -> None:
     """Enter, and another chat in the same breath, again and again: each text is a message in a chat, or is back in the composer."""
     page = mara.page
-    for n in range(6):
+    for n in range(4):
         text = f"In a hurry {n}"
         mara.new_chat()
         mara.box.fill(text)
-        page.evaluate("(wait) => new Promise((done) => setTimeout(done, wait))", n * 15)
+        page.evaluate("(wait) => new Promise((done) => setTimeout(done, wait))", n * 20)
         page.evaluate(HURRY)
         page.wait_for_timeout(600)  # twice what it takes to notice
         mara.rest()
