@@ -49,6 +49,9 @@ PROMPT_VERSION = "1"
 COUNT_EACH = 400
 """Characters between two looks at a running answer's length: about a hundred tokens, so a provider that ignores the limit is cut soon after it."""
 
+COSTS_KEPT = 50_000
+"""Counts of entries' tokens kept in memory, some 8 MB, without a word of them."""
+
 LIMIT_NET = 1.5
 """The provider keeps the answer limit, by its own count; vocabularies differ by up to a half. Beyond that it does not keep it, and we end the call.
 Whatever it sends, nobody is charged more than was reserved."""
@@ -217,6 +220,7 @@ class Answering:
         self._lock = threading.Lock()
         self._places = settings.running_total
         self._held: Counter[str] = Counter()
+        self._costs: dict[tuple[str, str], int] = {}
         self._decided: Counter[str] = Counter()  # requests that are being decided at this moment
         self.watched: Callable[[str], bool] = lambda answer_id: False
         """Whether a page shows this answer at the moment. What ends unwatched is marked as new."""
@@ -277,7 +281,7 @@ class Answering:
         if newest is not None and newest.answer is not None and not newest.text:
             request = newest.answer.request_id
         else:
-            number = self._store.read(lambda rows: rows.calls_for_question(question_id))
+            number = self._store.read(lambda rows: rows.calls_for_question(chat_id, question_id))
             request = request_id(actor.id, chat_id, question.parent_id, question.text, number)
         return self._send(_Wish(actor, chat_id, question.text, request, yes, keep=False, question=question))
 
@@ -315,7 +319,7 @@ class Answering:
         tokenizer = model.card.tokenizer if model else FALLBACK_CARD.tokenizer
         worded, costs, sizes = [m for m in path if m.text], [], self.sizes()
         for message in reversed(worded):
-            costs.append(tokens.count_turns((_turn(message),), tokenizer))
+            costs.append(self._cost(message, tokenizer))
             if sum(costs) > sizes.history:
                 break
         kept = remembered(sizes, costs)
@@ -578,9 +582,8 @@ class Answering:
         for message in reversed(before):
             if not message.text:
                 continue
-            turn = _turn(message)
-            cost = tokens.count_turns((turn,), model.card.tokenizer)
-            turns.append(turn)
+            cost = self._cost(message, model.card.tokenizer)
+            turns.append(_turn(message))
             costs.append(cost)
             total += cost
             if total > sizes.history:
@@ -599,7 +602,7 @@ class Answering:
         account = person.account
         if account is None or account.closed or not account.has(Role.FREELANCER):
             raise NotAllowed
-        calls = unit.calls_of_request(request)
+        calls = unit.calls_of_request(chat_id, request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
         if calls and wish.question is None and wish.edits is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
@@ -921,6 +924,18 @@ class Answering:
         if self._saver is not None:
             self._saver.cancel()
             self._saver = None
+
+    def _cost(self, message: Message, tokenizer: str) -> int:
+        """Tokens of an entry as a turn of the conversation. Entries never change once they have ended, and each is asked for many times."""
+        if message.answer is not None and message.answer.state is AnswerState.RUNNING:
+            return tokens.count_turns((_turn(message),), tokenizer)
+        known = self._costs.get((message.id, tokenizer))
+        if known is None:
+            known = tokens.count_turns((_turn(message),), tokenizer)
+            if len(self._costs) >= COSTS_KEPT:
+                self._costs.clear()
+            self._costs[message.id, tokenizer] = known
+        return known
 
     # --- sizes ------------------------------------------------------------------------------------------------------
 

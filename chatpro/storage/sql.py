@@ -294,13 +294,13 @@ class Unit:
         row = self._one(self._CALL + "WHERE a.id = ?", answer_id)
         return _call(row) if row else None
 
-    def calls_of_request(self, request_id: str) -> list[Call]:
-        """Every attempt at one request, oldest first."""
-        return [_call(r) for r in self._all(self._CALL + "WHERE a.request_id = ? ORDER BY a.attempt", request_id)]
+    def calls_of_request(self, chat_id: str, request_id: str) -> list[Call]:
+        """Every attempt at one request, oldest first. The chat is asked for too: by it there is an index."""
+        return [_call(r) for r in self._all(self._CALL + "WHERE a.chat_id = ? AND a.request_id = ? ORDER BY a.attempt", chat_id, request_id)]
 
-    def calls_for_question(self, question_id: str) -> int:
+    def calls_for_question(self, chat_id: str, question_id: str) -> int:
         """How many answers were begun for one message, over all requests: the number of the next regeneration."""
-        row = self._one("SELECT count(DISTINCT request_id) FROM answers WHERE question_id = ?", question_id)
+        row = self._one("SELECT count(DISTINCT request_id) FROM answers WHERE chat_id = ? AND question_id = ?", chat_id, question_id)
         return int(row[0]) if row else 0
 
     def running_calls(self, account_id: str | None = None) -> list[Call]:

@@ -178,7 +178,7 @@ def test_an_edit_and_another_answer_are_versions_that_can_be_leafed_through(mara
     page.keyboard.press("Enter")
     expect(page.get_by_text("First answer.")).to_be_visible()
     expect(page.get_by_text("1 of 2")).to_be_visible()
-    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Version before'")
+    page.wait_for_function("() => document.activeElement.getAttribute('aria-label') === 'Version before'")
 
     mara.button("Edit and send again").click()
     editor = page.get_by_role("textbox", name="Your message in other words")
@@ -401,6 +401,42 @@ HURRY = """() => {
 }"""
 
 
+@pytest.mark.fault(93)
+def test_what_is_written_for_a_chat_that_was_deleted_elsewhere_is_not_lost(mara: Person, server: Server, new_page: Callable[..., Any]) -> None:
+    mara.ask("To be deleted")
+    elsewhere = Person(new_page(), server)
+    row = elsewhere.page.get_by_role("link", name=re.compile("To be deleted"))
+    row.focus()
+    elsewhere.page.keyboard.press("Delete")
+    expect(elsewhere.page.get_by_text("“To be deleted” was deleted.")).to_be_visible()
+
+    mara.write("And one more thing")
+    expect(mara.page.get_by_text("That chat is not there any more.")).to_be_visible()
+    expect(mara.box).to_have_value("And one more thing")
+    mara.page.reload()
+    expect(mara.box).to_have_value("And one more thing", timeout=20_000)
+
+
+def test_a_page_whose_program_comes_late_has_hands_all_the_same(server: Server, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    """On a slow line the first click on a chat comes before the component's program: what was overtaken must not take its place away."""
+    page = new_page()
+    late: list[Any] = []
+    page.route("**/live.js", lambda route: late.append(route))
+    mara = Person(page, server)
+    mara.open("The long one")
+    mara.rest()
+    for route in late:
+        route.continue_()
+    page.unroute("**/live.js")
+    good = mara.button("Good answer")
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+    upstream.queue(answer(" ".join(WORDS[:30]), gap=0.02))
+    mara.write("Are you there")
+    expect(mara.shadow(".answer")).to_contain_text("word5")
+    expect(page.get_by_text("word29")).to_be_visible()
+
+
 # --- The waiting line -------------------------------------------------------------------------------------------------
 
 
@@ -430,6 +466,29 @@ def test_a_send_beyond_the_bound_waits_says_where_it_stands_and_can_be_called_of
         expect(page.get_by_text("Now it is my turn.")).to_be_visible(timeout=10_000)
         expect(page.locator(".receipt")).to_have_count(1)
         expect(second.box).to_have_value("")
+        assert "page failed" not in server.log.read_text()
+
+
+@pytest.mark.fault(122)
+def test_an_edit_that_is_called_off_in_the_line_is_still_there_to_be_edited(tmp_path: Path, upstream: Upstream, new_page: Callable[..., Any]) -> None:
+    with Server(tmp_path, upstream.address, CHATPRO_RUNNING_TOTAL="1", CHATPRO_RUNNING_PER_ACCOUNT="1", CHATPRO_SHUTDOWN_SECONDS="0.5", **OPENAI) as server:
+        upstream.queue(answer("First answer."), Reply([said("I take the only place "), HANG]))
+        mine = Person(new_page(), server)
+        mine.new_chat()
+        mine.ask("First words")
+        other = Person(new_page(), server)
+        other.new_chat()
+        other.write("Go")
+        expect(other.shadow(".answer")).to_contain_text("only place")
+        mine.button("Edit and send again").click()
+        editor = mine.page.get_by_role("textbox", name="Your message in other words")
+        editor.fill("Other words")
+        mine.page.get_by_role("button", name="Send", exact=True).click()
+        expect(mine.page.get_by_text("Waiting for a place: yours is next")).to_be_visible()
+        mine.box.fill("Typed meanwhile")
+        mine.page.get_by_role("button", name="Don't send").click()
+        expect(editor).to_have_value("Other words")
+        expect(mine.box).to_have_value("Typed meanwhile")
         assert "page failed" not in server.log.read_text()
 
 
