@@ -6,6 +6,7 @@ The pages' own tests (AppTest) know neither the component that draws a growing a
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -525,9 +526,13 @@ def test_the_panel_lists_the_newest_and_leads_to_all_of_them(mara: Person) -> No
 
 
 def faults_of(page: Any) -> list[str]:
-    """What axe finds, one line each."""
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [f"{fault['id']}: {node['target']} {node['html'][:160]}" for fault in found for node in fault["nodes"]]
+    """What axe finds, one line each, and still finds while the page stands still: colours fade in and out between states."""
+    until = time.monotonic() + 8
+    while True:
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        if not found or time.monotonic() > until:
+            return [f"{fault['id']}: {node['target']} {node['html'][:160]}" for fault in found for node in fault["nodes"]]
+        page.wait_for_timeout(250)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

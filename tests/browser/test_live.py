@@ -127,15 +127,20 @@ def test_it_thinks_then_writes_then_is_finished_in_the_same_place(reader: Reader
 
 def test_only_start_and_end_are_announced_never_words(reader: Reader) -> None:
     reader.ask()
-    # Over everything on the page: the component may be drawn anew at the end.
+    # Over everything on the page, at each change: the component may be drawn anew at the end, and a busy machine skips frames.
     reader.page.evaluate(
         """() => { window.said = new Set();
-        const look = () => { for (const host of document.querySelectorAll('[data-testid=stBidiComponentIsolated]'))
-          for (const live of host.shadowRoot.querySelectorAll('[aria-live],[role=status],[role=alert],[role=log]')) window.said.add(live.textContent);
-          requestAnimationFrame(look) }; look(); }"""
+        const watched = new WeakSet();
+        const look = () => { for (const host of document.querySelectorAll('[data-testid=stBidiComponentIsolated]')) {
+          watch(host.shadowRoot);
+          for (const live of host.shadowRoot.querySelectorAll('[aria-live],[role=status],[role=alert],[role=log]')) window.said.add(live.textContent); } };
+        const watch = (root) => { if (watched.has(root)) return; watched.add(root);
+          new MutationObserver(look).observe(root, { subtree: true, childList: true, characterData: true }) };
+        watch(document); look(); }"""
     )
     reader.say(*"one two three four".split(), done=True)
     expect(reader.finished).to_be_visible()
+    reader.page.wait_for_function("() => window.said.has('Answer finished')")
     said = set(reader.page.evaluate("[...window.said]")) - {""}
     assert said <= {"Answer started", "Answer finished"} and "Answer finished" in said
 
