@@ -170,7 +170,7 @@ def _exchange(
     unit.add_answer(account.id, answer_id, chat_id, question_id, request, 1, reservation_id, "gpt-4", "1", accepted, at)
     call = unit.call(answer_id)
     assert call is not None
-    unit.end_answer(answer_id, AnswerState.FINISHED, None, at)
+    unit.end_answer(call, AnswerState.FINISHED, None, at)
     unit.fold_parts(call, answer)
     charge = Charge(*tokens, "measured", 0)
     unit.resolve(call, "settled", charge.total, at)

@@ -17,7 +17,7 @@ from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
 from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, messages_left, next_is_last
 from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
-from chatpro.storage import Store, Unit
+from chatpro.storage import Person, Store, Unit
 from chatpro.storage.sql import GivenWarning, UsageEntry
 
 __all__ = ["Accounts", "GivenWarning", "LastAdmin", "Meter", "UsageEntry", "current_cycle", "zones"]
@@ -61,6 +61,9 @@ class Accounts:
 
         self.on_signed_out: list[Callable[[str], None]] = []
         """Called with an account id when its sockets must close though its answers may finish."""
+
+    def _person(self, account_id: str) -> Person:
+        return self._store.read(lambda rows: rows.person(account_id))
 
     # --- signing in -------------------------------------------------------------------------------------------------
 
@@ -115,7 +118,7 @@ class Accounts:
 
     def find(self, account_id: str) -> Account | None:
         """The account as it is now, None when there is none or it was closed."""
-        account = self._store.person(account_id).account
+        account = self._person(account_id).account
         return None if account is None or account.closed else account
 
     def sample(self, name: str) -> Account | None:
@@ -171,10 +174,10 @@ class Accounts:
 
     def grant(self, actor: Account) -> Grant:
         """Which of the three states of the plan holds now."""
-        return grant_at(self._store.person(actor.id).entitlements, self._now())
+        return grant_at(self._person(actor.id).entitlements, self._now())
 
     def entitlements(self, actor: Account) -> list[Entitlement]:
-        return list(self._store.person(actor.id).entitlements)
+        return list(self._person(actor.id).entitlements)
 
     def opted_in(self, actor: Account) -> bool:
         """Whether the newest word of this account is a yes to the consent in force."""
@@ -182,7 +185,7 @@ class Accounts:
 
     def consents(self, actor: Account) -> list[Consent]:
         """Every yes and no, oldest first."""
-        return list(self._store.person(actor.id).consents)
+        return list(self._person(actor.id).consents)
 
     def opt_in(self, actor: Account) -> None:
         """A dated yes to the consent in force."""
@@ -215,7 +218,7 @@ class Accounts:
         now = self._now()
 
         def work(rows: Unit) -> Meter | None:
-            person = self._store.people.of(rows, actor.id)
+            person = rows.person(actor.id)
             grant = grant_at(person.entitlements, now)
             if grant.state is not PlanState.HAS or grant.entitlement is None:
                 return None

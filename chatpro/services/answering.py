@@ -386,7 +386,7 @@ class Answering:
         """A message of the asker's own, and everything of its chat. Raises NotFound."""
         _need_freelancer(actor)
         since = readable_since(self._now(), self._settings.retention_days)
-        messages = self._store.read(lambda rows: rows.messages(actor.id, chat_id, since))
+        messages = self._store.read(lambda rows: rows.outline(actor.id, chat_id, since))
         found = next((m for m in messages if m.id == message_id and m.own), None)
         if found is None:
             raise NotFound
@@ -403,9 +403,7 @@ class Answering:
 
     def _keep_draft(self, unit: Unit, account_id: str, chat_id: str, text: str) -> str:
         """Keep a draft under the id it had if it is the same text, so that trying it again counts once. Returns its id."""
-        owner = unit.chat_owner(chat_id)
-        if owner is not None and owner != (account_id, False):
-            raise NotFound
+        _need_reachable(unit, account_id, chat_id)
         since = readable_since(self._now(), self._settings.retention_days)
         kept = unit.draft(account_id, chat_id, since)
         if kept is not None and kept[1] == text:
@@ -571,9 +569,12 @@ class Answering:
     def _offer(self, wish: _Wish, model: ChatModel) -> _Offer:
         """Everything about a send that can be gathered before its unit of work: reading and counting take their time outside the writers' queue."""
         since = readable_since(self._now(), self._settings.retention_days)
-        owner, messages = self._store.read(lambda rows: (rows.chat_owner(wish.chat_id), rows.messages(wish.actor.id, wish.chat_id, since)))
-        if owner is not None and owner != (wish.actor.id, False):
-            raise NotFound
+
+        def work(rows: Unit) -> list[Message]:
+            _need_reachable(rows, wish.actor.id, wish.chat_id)
+            return rows.outline(wish.actor.id, wish.chat_id, since)
+
+        messages = self._store.read(work)
         replaced = wish.question or wish.edits
         before = path_to(messages, replaced.parent_id) if replaced is not None else conversation(messages, wish.follows)
         parent = replaced.parent_id if replaced is not None else before[-1].id if before else None
@@ -598,25 +599,23 @@ class Answering:
         """
         now, wish = self._now(), live.wish
         account_id, chat_id, request, yes = live.account_id, live.chat_id, wish.request, wish.yes
-        person = self._store.people.of(unit, account_id)
+        person = unit.person(account_id)
         account = person.account
         if account is None or account.closed or not account.has(Role.FREELANCER):
             raise NotAllowed
-        calls = unit.calls_of_request(chat_id, request)
+        calls = unit.calls_of_request(account_id, chat_id, request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
         if calls and wish.question is None and wish.edits is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
             raise Busy(GONE_ON)
-        owner = unit.chat_owner(chat_id)
-        if owner is not None and owner != (account_id, False):
-            raise NotFound
+        new_chat = _need_reachable(unit, account_id, chat_id)
 
         grant = grant_at(person.entitlements, now)
         if grant.state is not PlanState.HAS or grant.entitlement is None:
             return self._refuse(unit, account_id, chat_id, "plan_ended", offer, grant, None)
         if not consents_to(self._settings.consent_version, list(person.consents), self._settings.consent_facts):
             return self._refuse(unit, account_id, chat_id, "no_consent", offer, grant, None)
-        if unit.is_answering(chat_id):
+        if unit.is_answering(account_id, chat_id):
             raise Busy(IN_CHAT)
 
         entitlement = grant.entitlement
@@ -648,7 +647,7 @@ class Answering:
         if decision.kind is SendKind.LAST:
             unit.add_warning(account_id, cycle.starts_at, "last_message", entitlement.allowance, entitlement.plan, now)
         question_id = offer.question_id or request
-        self._store_question(unit, account_id, chat_id, question_id, owner is None, offer, now)
+        self._store_question(unit, account_id, chat_id, question_id, new_chat, offer, now)
         unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
         live.plan = entitlement.plan
         live.call = Call(
@@ -662,7 +661,7 @@ class Answering:
     def _store_question(self, unit: Unit, account_id: str, chat_id: str, question_id: str, new_chat: bool, offer: _Offer, now: datetime) -> None:
         if new_chat:
             unit.add_chat(account_id, chat_id, now)
-        if not unit.has_message(question_id):
+        if not unit.has_message(account_id, chat_id, question_id):
             unit.add_message(account_id, question_id, chat_id, offer.parent, "freelancer", offer.text, now)
             if new_chat:
                 unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
@@ -809,7 +808,7 @@ class Answering:
     ) -> None:  # fmt: skip
         """End the answer, keep its text, settle or release its reservation, write its usage entry and the warnings that fell due. Once."""
         now = self._now()
-        if not unit.end_answer(call.answer_id, state, problem.value if problem else None, now):
+        if not unit.end_answer(call, state, problem.value if problem else None, now):
             return
         if unread:
             unit.mark_unread(call)
@@ -826,7 +825,7 @@ class Answering:
         unit.add_usage_entry(call, plan, cost, call.resent_tokens if text else 0, first_token_ms, whole_ms, state.value, now)
         if used is None:
             return
-        grant = grant_at(self._store.people.of(unit, call.account_id).entitlements, now)
+        grant = grant_at(unit.person(call.account_id).entitlements, now)
         allowance = grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else call.allowance
         for kind in warnings_due(allowance, used):
             unit.add_warning(call.account_id, call.cycle_starts_at, kind, allowance, plan, now)
@@ -995,6 +994,15 @@ def _turn(message: Message) -> Turn:
 def _cancel(live: LiveAnswer) -> None:
     if live.task is not None:
         live.task.cancel()
+
+
+def _need_reachable(rows: Unit, account_id: str, chat_id: str) -> bool:
+    """Whether this chat is still to be begun. Raises NotFound where it is somebody else's, or was deleted."""
+    if rows.owns_chat(account_id, chat_id):
+        return False
+    if not rows.may_begin_chat(account_id, chat_id):
+        raise NotFound
+    return True
 
 
 def _need_freelancer(actor: Account) -> None:

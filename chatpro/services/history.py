@@ -58,7 +58,7 @@ class History:
         since = self._since()
 
         def work(rows: Unit) -> tuple[list[Message], str | None, list[str]]:
-            messages = rows.messages(actor.id, chat_id, since)
+            messages = rows.outline(actor.id, chat_id, since)
             return messages, rows.title(actor.id, chat_id, since) if messages else None, rows.unread(actor.id, chat_id) if messages else []
 
         messages, title, unread = self._store.read(work)

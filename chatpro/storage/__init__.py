@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from chatpro.storage.people import People, Person
-from chatpro.storage.sql import Unit
+from chatpro.storage.sql import Person, Unit
 
-__all__ = ["Gap", "Head", "People", "Person", "Store", "Unit"]
+__all__ = ["Gap", "Head", "Person", "Store", "Unit"]
 
 T = TypeVar("T")
 
@@ -59,13 +58,6 @@ class Gap:
 class Store(Protocol):
     """One store, opened: migrated, locked against other processes, checked against its witness."""
 
-    people: People
-    """For units of work that ask for a person: `store.people.of(rows, account_id)`."""
-
-    def person(self, account_id: str) -> Person:
-        """A person as of the last commit, from memory where nothing has changed."""
-        ...
-
     def write(self, work: Callable[[Unit], T]) -> T:
         """Run one unit of work in the writers' queue (first come, first served) and wait for its commit.
 
@@ -79,7 +71,9 @@ class Store(Protocol):
         ...
 
     def read(self, work: Callable[[Unit], T]) -> T:
-        """Run reads on a snapshot of their own, beside writers; nothing is ever committed. Raises ReadTooLong after 2 seconds."""
+        """Run reads on a snapshot of their own, beside writers; nothing is ever committed. Raises ReadTooLong after 2 seconds.
+
+        What the store remembers (chatpro/storage/memory.py) is as of the last commit, and so may be newer than the rest."""
         ...
 
     @property

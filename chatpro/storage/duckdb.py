@@ -50,7 +50,7 @@ from chatpro.errors import (
     TextNotStorable,
 )
 from chatpro.storage import Gap, Head, Unit, migrate, witness
-from chatpro.storage.people import People, Person
+from chatpro.storage.memory import Changes, Memory
 
 log = logging.getLogger("chatpro.storage")
 
@@ -128,7 +128,7 @@ class DuckStore:
         self._pid = os.getpid()
         self._wal, self._witness_path, self._spill = (self._beside(end) for end in (".wal", ".witness", ".spill"))
 
-        self.people = People()
+        self._memory = Memory()
         self._lock = threading.Lock()
         self._work, self._ready, self._watched, self._drained = (threading.Condition(self._lock) for _ in range(4))
         self._queue: deque[tuple[Callable[[_Session], Any], Future[Any]]] = deque()
@@ -200,25 +200,29 @@ class DuckStore:
         return future
 
     def _work_on(self, work: Callable[[Unit], T], session: _Session) -> T:
-        unit = Unit(session.run, self._next_sequence, self.people.version)
+        unit = Unit(session.run, self._next_sequence, self._memory, lambda: self._memory.version)  # nobody else commits meanwhile
         try:
             return work(unit)
         finally:
-            session.changed_people = unit.changed_people
-
-    def person(self, account_id: str) -> Person:
-        return self.people.known(account_id) or self.read(lambda rows: self.people.of(rows, account_id))
+            session.changes = unit.changes
 
     def read(self, work: Callable[[Unit], T]) -> T:
-        version = self.people.version  # before the snapshot: what is read is at least as new
-        session = self._enter()
+        self._need_usable()
+        reading = _Reading(self._enter, lambda: self._memory.version)
         try:
-            session.begin("BEGIN TRANSACTION READ ONLY")
-            result = work(Unit(session.run, _no_numbers, version))
-            session.raise_failure()
+            result = work(Unit(reading.run, _no_numbers, self._memory, lambda: reading.as_of))
+            reading.raise_failure()
             return result
         finally:
-            self._leave(session)
+            if (session := reading.end()) is not None:
+                self._leave(session)
+
+    def _need_usable(self) -> None:
+        """Also what is remembered belongs to the process that opened the store, and until it closes it."""
+        if os.getpid() != self._pid:
+            raise StoreUnavailable(AFTER_FORK)
+        if self._closing:
+            raise StoreUnavailable(CLOSED)
 
     @property
     def gap(self) -> Gap | None:
@@ -505,8 +509,8 @@ class DuckStore:
             self._check_file()
             session.commit()
             kept = True
-            if session.changed_people:
-                self.people.forget(session.changed_people)
+            if session.changes:
+                self._memory.commit(session.changes)
         finally:
             session.end(kept)
             if session.broken:
@@ -606,6 +610,7 @@ class DuckStore:
             self._log_identity = None
             with self._lock:
                 self._instance = fresh
+            self._memory.forget()
             known = self._gap
             self._count(self._head)
             self._tighten()
@@ -759,8 +764,6 @@ class DuckStore:
 
     def _enter(self) -> _Session:
         """A cursor of one's own, on the watch list. Waits for a store that is being opened again, but no longer than a read may take."""
-        if os.getpid() != self._pid:
-            raise StoreUnavailable(AFTER_FORK)
         with self._lock:
             self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
             if self._closing:
@@ -826,7 +829,7 @@ class _Session:
         self._stopped: ChatProError | None = None
         self._over = False
         self._busy = threading.Lock()
-        self.changed_people: set[str] = set()
+        self.changes = Changes()
 
     def run(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run one statement with its parameters bound. After a failed one every further one raises the same."""
@@ -895,6 +898,34 @@ class _Session:
         except duckdb.Error:
             return False
         return True
+
+
+class _Reading:
+    """A read that begins with its first statement: one that finds all it asks for in memory needs no snapshot."""
+
+    def __init__(self, enter: Callable[[], _Session], version: Callable[[], int]) -> None:
+        self._enter = enter
+        self._version = version
+        self._session: _Session | None = None
+        self._over = False
+        self.as_of = -1
+
+    def run(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        if self._over:
+            raise RuntimeError("this read is over; nothing of it may be kept beyond its call")
+        if self._session is None:
+            self.as_of = self._version()  # before the snapshot: what is read is at least as new
+            self._session = self._enter()
+            self._session.begin("BEGIN TRANSACTION READ ONLY")
+        return self._session.run(sql, values)
+
+    def raise_failure(self) -> None:
+        if self._session is not None:
+            self._session.raise_failure()
+
+    def end(self) -> _Session | None:
+        self._over = True
+        return self._session
 
 
 def _refused(sql: str, values: Sequence[object]) -> StatementFailed | None:

@@ -8,14 +8,18 @@ be read (90 days), so that a caller can't forget either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from chatpro.domain.accounts import Account, Consent, Entitlement, Role
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, Standing
 from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Message, Receipt
 from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
+from chatpro.storage.memory import ENTRIES, UNKNOWN, Changes, Key, Memory, Step
+
+T = TypeVar("T")
 
 EPOCH = date(1970, 1, 1)
 
@@ -79,22 +83,86 @@ class GivenWarning:
     at: datetime
 
 
-class Unit:
-    """The verbs of one unit of work (or one read). Made by an engine, never kept longer than the call it was made for."""
+@dataclass(frozen=True)
+class Person:
+    """An account with its entitlements, consents (oldest first) and the day of its first use. `account` is None for an unknown id."""
 
-    def __init__(self, run: Callable[[str, Sequence[object]], list[tuple[Any, ...]]], next_sequence: Callable[[str], int], people_version: int = -1) -> None:
+    account: Account | None
+    entitlements: tuple[Entitlement, ...]
+    consents: tuple[Consent, ...]
+    anchor: Anchor | None
+
+
+NOBODY = Person(None, (), (), None)
+RECENT = 20
+"""Latest charged answers by which it is estimated how many more messages fit."""
+
+# Kinds of facts that are remembered of an account (chatpro/storage/memory.py); ENTRIES, UNREAD and DRAFT go by chat, CYCLE by its start.
+PERSON, CHATS, TITLES, ACTIVITY, UNREAD, DRAFT = "person", "chats", "titles", "activity", "unread", "draft"
+CYCLE, LATEST_CYCLE, WARNINGS, TOTALS = "cycle", "latest cycle", "warnings", "totals"
+
+
+@dataclass(frozen=True)
+class _Activity:
+    """When something was last written in each chat and how many entries it has, of those sent after `since`; the first of them was sent at `first`."""
+
+    since: datetime
+    first: datetime
+    chats: dict[str, tuple[datetime, int]]
+
+    def holds(self, since: datetime) -> bool:
+        """Whether nothing has grown too old, or young enough again, since it was read."""
+        return self.since <= since < self.first
+
+
+class Unit:
+    """The verbs of one unit of work (or one read). Made by an engine, never kept longer than the call it was made for.
+
+    What a verb asks for may come from memory; `as_of` says which version of it this unit's own statements see. A verb that writes says
+    with `_write` what of the memory it changes.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[str, Sequence[object]], list[tuple[Any, ...]]],
+        next_sequence: Callable[[str], int],
+        memory: Memory | None = None,
+        as_of: Callable[[], int] = lambda: -1,
+    ) -> None:
         self._run = run
         self._next = next_sequence
-        self.people_version = people_version
-        self.changed_people: set[str] = set()
-        """Accounts whose rows this unit changed (chatpro/storage/people.py)."""
+        self._memory = memory
+        self._as_of = as_of
+        self.changes = Changes()
 
     def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        rows = self._run(sql, [_in(v) for v in values])
+        rows = self._all(sql, *values)
         return rows[0] if rows else None
 
     def _all(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement. Of one that is no question nobody knows what it changes, unless it comes through `_write`."""
+        if not sql.lstrip().startswith("SELECT"):
+            self.changes.everything = True
         return self._run(sql, [_in(v) for v in values])
+
+    def _write(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement whose verb says by `_changes` what it changes, or that changes nothing which is remembered."""
+        return self._run(sql, [_in(v) for v in values])
+
+    def _changes(self, account_id: str, *key: str, by: Step | None = None) -> None:
+        """This fact about the account is another one with this unit's commit."""
+        self.changes.add(account_id, key, by)
+
+    def _recall(self, account_id: str, key: Key, read: Callable[[], T], holds: Callable[[T], bool] = lambda value: True) -> T:
+        """A fact about the account, from memory or from this unit's own reading."""
+        if self._memory is None or self.changes.has(account_id, key):
+            return read()
+        found: T = self._memory.recall(account_id, key)
+        if found is not UNKNOWN and holds(found):
+            return found
+        value = read()
+        self._memory.keep(account_id, key, value, self._as_of())
+        return value
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
@@ -103,23 +171,35 @@ class Unit:
     def add_account(self, account: Account) -> None:
         """A new account with its roles. DuplicateKey when (issuer, subject) is known already."""
         a = account
-        self._all("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", a.id, a.issuer, a.subject, a.name, a.email, a.zone, a.sample, a.created_at)
+        self._changes(a.id, PERSON)
+        self._write("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", a.id, a.issuer, a.subject, a.name, a.email, a.zone, a.sample, a.created_at)
         self.set_roles(a.id, a.roles)
 
     def set_roles(self, account_id: str, roles: Iterable[Role]) -> None:
         """Exactly these roles from now on; a row that is there already stays untouched."""
-        self.changed_people.add(account_id)
+        self._changes(account_id, PERSON)
         wanted = {role.value for role in roles}
         present = {row[0] for row in self._all("SELECT role FROM roles WHERE account_id = ?", account_id)}
         for role in sorted(present - wanted):
-            self._all("DELETE FROM roles WHERE account_id = ? AND role = ?", account_id, role)
+            self._write("DELETE FROM roles WHERE account_id = ? AND role = ?", account_id, role)
         for role in sorted(wanted - present):
-            self._all("INSERT INTO roles VALUES (?, ?)", account_id, role)
+            self._write("INSERT INTO roles VALUES (?, ?)", account_id, role)
 
     def admins(self) -> list[str]:
         """Ids of the open accounts with the role admin."""
         rows = self._all("SELECT r.account_id FROM roles r WHERE r.role = 'admin' ORDER BY r.account_id")
         return [r[0] for r in rows if (a := self.account(r[0])) is not None and not a.closed]
+
+    def person(self, account_id: str) -> Person:
+        """An account with all that decides what it may do."""
+
+        def read() -> Person:
+            account = self.account(account_id)
+            if account is None:
+                return NOBODY
+            return Person(account, tuple(self.entitlements(account_id)), tuple(self.consents(account_id)), self.anchor(account_id))
+
+        return self._recall(account_id, (PERSON,), read)
 
     def account(self, account_id: str) -> Account | None:
         row = self._one(f"SELECT {self._ACCOUNT} FROM accounts WHERE id = ?", account_id)
@@ -149,8 +229,8 @@ class Unit:
 
     def change_account(self, account_id: str, kind: str, value: str, at: datetime) -> None:
         """Write a change: `zone` (a new display zone), `epoch` (all sessions are over), `closed` (yes)."""
-        self.changed_people.add(account_id)
-        self._all("INSERT INTO account_changes VALUES (?, ?, ?, ?, ?)", account_id, self._next("account_changes"), kind, value, at)
+        self._changes(account_id, PERSON)
+        self._write("INSERT INTO account_changes VALUES (?, ?, ?, ?, ?)", account_id, self._next("account_changes"), kind, value, at)
 
     def claims_taken_at(self, account_id: str) -> int | None:
         """When the provider's claims that were last taken over were issued, in seconds; None before the first time."""
@@ -163,16 +243,16 @@ class Unit:
         return [self._account(row) for row in self._all(sql)]
 
     def add_entitlement(self, account_id: str, plan: str, allowance: int, starts_at: datetime, ends_at: datetime | None, now: datetime) -> None:
-        self.changed_people.add(account_id)
-        self._all("INSERT INTO entitlements VALUES (?, ?, ?, ?, ?, ?, ?)", account_id, self._next("entitlements"), plan, allowance, starts_at, ends_at, now)
+        self._changes(account_id, PERSON)
+        self._write("INSERT INTO entitlements VALUES (?, ?, ?, ?, ?, ?, ?)", account_id, self._next("entitlements"), plan, allowance, starts_at, ends_at, now)
 
     def entitlements(self, account_id: str) -> list[Entitlement]:
         sql = "SELECT account_id, sequence, plan, allowance, starts_at, ends_at, recorded_at FROM entitlements WHERE account_id = ? ORDER BY sequence"
         return [Entitlement(r[0], r[1], r[2], r[3], _out(r[4]), _maybe(r[5]), _out(r[6])) for r in self._all(sql, account_id)]
 
     def add_consent(self, account_id: str, version: int, given: bool, at: datetime, facts: str = "") -> None:
-        self.changed_people.add(account_id)
-        self._all("INSERT INTO consents VALUES (?, ?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, facts, at)
+        self._changes(account_id, PERSON)
+        self._write("INSERT INTO consents VALUES (?, ?, ?, ?, ?, ?)", account_id, self._next("consents"), version, given, facts, at)
 
     def consents(self, account_id: str) -> list[Consent]:
         sql = "SELECT account_id, sequence, version, given, said_at, facts FROM consents WHERE account_id = ? ORDER BY sequence"
@@ -181,52 +261,84 @@ class Unit:
     # --- chats ------------------------------------------------------------------------------------------------------
 
     def add_chat(self, account_id: str, chat_id: str, at: datetime) -> None:
-        self._all("INSERT INTO chats VALUES (?, ?, ?, NULL)", account_id, chat_id, at)
+        self._changes(account_id, CHATS, by=lambda chats: {**chats, chat_id: (at, False)})
+        self._write("INSERT INTO chats VALUES (?, ?, ?, NULL)", account_id, chat_id, at)
 
-    def chat_owner(self, chat_id: str) -> tuple[str, bool] | None:
-        """(account id, whether it was deleted), None when no such chat was ever begun."""
-        row = self._one("SELECT account_id, deleted_at IS NOT NULL FROM chats WHERE id = ?", chat_id)
-        return (row[0], row[1]) if row else None
+    def _chats(self, account_id: str) -> dict[str, tuple[datetime, bool]]:
+        """When each chat of the account was begun, and whether it was deleted."""
+        sql = "SELECT id, created_at, deleted_at IS NOT NULL FROM chats WHERE account_id = ?"
+        return self._recall(account_id, (CHATS,), lambda: {r[0]: (_out(r[1]), r[2]) for r in self._all(sql, account_id)})
 
     def owns_chat(self, account_id: str, chat_id: str) -> bool:
         """Whether there is such a chat, of this account, not deleted."""
-        return self.chat_owner(chat_id) == (account_id, False)
+        _, deleted = self._chats(account_id).get(chat_id, (None, True))
+        return not deleted
+
+    def may_begin_chat(self, account_id: str, chat_id: str) -> bool:
+        """Whether no chat has this id, of whomever, also none that was deleted."""
+        return chat_id not in self._chats(account_id) and self._one("SELECT 1 FROM chats WHERE id = ?", chat_id) is None
 
     def delete_chat(self, account_id: str, chat_id: str, at: datetime) -> bool:
-        sql = "UPDATE chats SET deleted_at = ? WHERE id = ? AND account_id = ? AND deleted_at IS NULL RETURNING id"
-        return self._one(sql, at, chat_id, account_id) is not None
+        return self._turn_chat(account_id, chat_id, at, "deleted_at IS NULL")
 
     def restore_chat(self, account_id: str, chat_id: str) -> bool:
-        sql = "UPDATE chats SET deleted_at = NULL WHERE id = ? AND account_id = ? AND deleted_at IS NOT NULL RETURNING id"
-        return self._one(sql, chat_id, account_id) is not None
+        return self._turn_chat(account_id, chat_id, None, "deleted_at IS NOT NULL")
+
+    def _turn_chat(self, account_id: str, chat_id: str, deleted_at: datetime | None, where: str) -> bool:
+        self._changes(account_id, CHATS)
+        sql = f"UPDATE chats SET deleted_at = ? WHERE id = ? AND account_id = ? AND {where} RETURNING id"
+        return bool(self._write(sql, deleted_at, chat_id, account_id))
 
     def add_title(self, account_id: str, chat_id: str, text: str, at: datetime, message_id: str | None = None) -> None:
-        self._all("INSERT INTO titles VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("titles"), message_id, text, at)
+        self._changes(account_id, TITLES, by=lambda titles: (*titles, (chat_id, message_id is not None, text, at)))
+        self._write("INSERT INTO titles VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("titles"), message_id, text, at)
+
+    def _titles(self, account_id: str, since: datetime) -> dict[str, str]:
+        """The newest title of each chat; one that came from a message goes with it."""
+        sql = "SELECT chat_id, message_id IS NOT NULL, text, given_at FROM titles WHERE account_id = ? ORDER BY sequence"
+        titles = self._recall(account_id, (TITLES,), lambda: tuple((r[0], r[1], r[2], _out(r[3])) for r in self._all(sql, account_id)))
+        return {chat_id: text for chat_id, from_message, text, at in titles if not from_message or at > since}
 
     def title(self, account_id: str, chat_id: str, since: datetime) -> str | None:
-        """The newest title of one chat; one that came from a message goes with it."""
-        sql = "SELECT text FROM titles WHERE account_id = ? AND chat_id = ? AND (message_id IS NULL OR given_at > ?) ORDER BY sequence DESC LIMIT 1"
-        row = self._one(sql, account_id, chat_id, since)
-        return row[0] if row else None
+        """What a chat is called."""
+        return self._titles(account_id, since).get(chat_id)
 
     def chats(self, account_id: str, since: datetime) -> list[Chat]:
         """The account's chats that hold something sent after `since`, newest activity first. Whether one is being answered is not asked here."""
-        # Four plain statements take half the time of one that joins them.
-        begun = dict(self._all("SELECT id, created_at FROM chats WHERE account_id = ? AND deleted_at IS NULL", account_id))
-        titles = dict(
-            self._all("SELECT chat_id, text FROM titles WHERE account_id = ? AND (message_id IS NULL OR given_at > ?) ORDER BY sequence", account_id, since)
-        )
-        unread = {r[0] for r in self._all("SELECT chat_id FROM unread_answers WHERE account_id = ?", account_id)}
-        sql = "SELECT chat_id, max(sent_at), count(*) FROM messages WHERE account_id = ? AND sent_at > ? GROUP BY chat_id ORDER BY max(sent_at) DESC, chat_id"
-        rows = self._all(sql, account_id, since)
-        return [Chat(r[0], titles.get(r[0], "Chat"), _out(begun[r[0]]), _out(r[1]), r[2], False, r[0] in unread) for r in rows if r[0] in begun]
+
+        def read() -> _Activity:
+            sql = "SELECT chat_id, max(sent_at), count(*), min(sent_at) FROM messages WHERE account_id = ? AND sent_at > ? GROUP BY chat_id"
+            rows = self._all(sql, account_id, since)
+            first = min((_out(r[3]) for r in rows), default=datetime.max.replace(tzinfo=UTC))
+            return _Activity(since, first, {r[0]: (_out(r[1]), r[2]) for r in rows})
+
+        activity = self._recall(account_id, (ACTIVITY,), read, lambda found: found.holds(since))
+        begun, titles, unread = self._chats(account_id), self._titles(account_id, since), {chat for chat, _ in self._unread(account_id)}
+        found = [
+            Chat(chat_id, titles.get(chat_id, "Chat"), begun[chat_id][0], last_at, count, False, chat_id in unread)
+            for chat_id, (last_at, count) in activity.chats.items()
+            if chat_id in begun and not begun[chat_id][1]
+        ]
+        return sorted(sorted(found, key=lambda chat: chat.id), key=lambda chat: chat.last_at, reverse=True)
+
+    def _sent(self, account_id: str, chat_id: str, at: datetime) -> None:
+        """One more entry with text."""
+
+        def step(known: _Activity) -> _Activity:
+            if at <= known.since:
+                return known
+            last_at, count = known.chats.get(chat_id, (at, 0))
+            return _Activity(known.since, min(known.first, at), {**known.chats, chat_id: (max(last_at, at), count + 1)})
+
+        self._changes(account_id, ACTIVITY, by=step)
 
     def add_message(self, account_id: str, message_id: str, chat_id: str, parent_id: str | None, author: str, text: str, at: datetime) -> None:
         sequence = self._next("messages")
-        self._all("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", account_id, message_id, chat_id, parent_id, sequence, author, text, at)
-
-    def has_message(self, message_id: str) -> bool:
-        return self._one("SELECT 1 FROM messages WHERE id = ?", message_id) is not None
+        own = author == "freelancer"
+        added = Message(message_id, chat_id, parent_id, sequence, text, at)
+        self._changes(account_id, ENTRIES, chat_id, by=(lambda entries: (*entries, added)) if own else None)
+        self._sent(account_id, chat_id, at)
+        self._write("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", account_id, message_id, chat_id, parent_id, sequence, author, text, at)
 
     def messages(self, account_id: str, chat_id: str, since: datetime) -> list[Message]:
         """Everything readable of one chat, all versions: own messages and answers with their facts (a running one with what was saved).
@@ -235,10 +347,19 @@ class Unit:
         """
         if not self.owns_chat(account_id, chat_id):
             return []
-        texts = self._all(
-            "SELECT id, parent_id, sequence, author, text, sent_at FROM messages WHERE account_id = ? AND chat_id = ? AND sent_at > ?",
-            account_id, chat_id, since,
-        )  # fmt: skip
+        readable = [entry for entry in self._entries(account_id, chat_id) if entry.sent_at > since]
+        return [replace(entry, text=self.parts(entry.id)) if _running(entry) else entry for entry in readable]
+
+    def outline(self, account_id: str, chat_id: str, since: datetime) -> list[Message]:
+        """The same without what was saved of a running answer: for whoever watches it grow elsewhere."""
+        return [entry for entry in self._entries(account_id, chat_id) if entry.sent_at > since] if self.owns_chat(account_id, chat_id) else []
+
+    def _entries(self, account_id: str, chat_id: str) -> tuple[Message, ...]:
+        """All that is stored of one chat, of any age, in the order of writing; running answers without text."""
+        return self._recall(account_id, (ENTRIES, chat_id), lambda: self._read_entries(account_id, chat_id))
+
+    def _read_entries(self, account_id: str, chat_id: str) -> tuple[Message, ...]:
+        texts = self._all("SELECT id, parent_id, sequence, author, text, sent_at FROM messages WHERE account_id = ? AND chat_id = ?", account_id, chat_id)
         written = {r[0]: r[4] for r in texts if r[3] == "answer"}
         own = [Message(r[0], chat_id, r[1], r[2], r[4], _out(r[5])) for r in texts if r[3] == "freelancer"]
         answers = self._all(
@@ -247,29 +368,28 @@ class Unit:
                    a.left_out, a.shortened, a.started_at, a.ended_at,
                    u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved
             FROM answers a LEFT JOIN (SELECT * FROM usage_entries WHERE account_id = ?) u ON u.answer_id = a.id
-            WHERE a.account_id = ? AND a.chat_id = ? AND a.started_at > ?
+            WHERE a.account_id = ? AND a.chat_id = ?
             """,
-            account_id, account_id, chat_id, since,
+            account_id, account_id, chat_id,
         )  # fmt: skip
         thumbs = dict(self._all("SELECT answer_id, thumb FROM thumbs WHERE chat_id = ? AND account_id = ? ORDER BY sequence", chat_id, account_id))
-        entries = own + [self._answer(chat_id, row, written, thumbs) for row in answers]
-        return sorted(entries, key=lambda m: m.sequence)
+        entries = own + [_answer(chat_id, row, written.get(row[0], ""), thumbs.get(row[0], "none")) for row in answers]
+        return tuple(sorted(entries, key=lambda m: m.sequence))
 
-    def _answer(self, chat_id: str, r: tuple[Any, ...], written: dict[str, str], thumbs: dict[str, str]) -> Message:
-        receipt = Receipt(r[12], r[13], r[14], r[15], r[16]) if r[12] is not None else None
-        state = AnswerState(r[3])
-        thumb = thumbs.get(r[0], "").replace("none", "")
-        facts = AnswerFacts(state, r[4], r[5], r[6], r[7], r[8], r[9], _out(r[10]), _maybe(r[11]), receipt, thumb)
-        text = written[r[0]] if r[0] in written else self.parts(r[0]) if state is AnswerState.RUNNING else ""
-        return Message(r[0], chat_id, r[1], r[2], text, _out(r[10]), facts)
+    def _answer_changes(self, account_id: str, chat_id: str, answer_id: str, by: Callable[[Message], Message]) -> None:
+        """One answer of a chat is another one from now on."""
+        step = partial(_changed_entry, answer_id, by)
+        self._changes(account_id, ENTRIES, chat_id, by=step)
 
     def keep_draft(self, account_id: str, chat_id: str, draft_id: str, text: str, at: datetime) -> None:
         """Keep text for its author; an empty text says that the draft was used."""
-        self._all("INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("drafts"), draft_id, text, at)
+        self._changes(account_id, DRAFT, chat_id)
+        self._write("INSERT INTO drafts VALUES (?, ?, ?, ?, ?, ?)", account_id, chat_id, self._next("drafts"), draft_id, text, at)
 
     def draft(self, account_id: str, chat_id: str, since: datetime) -> tuple[str, str] | None:
         """(draft id, text) of the newest draft of this chat, None when there is none."""
-        row = self._one("SELECT id, text, kept_at FROM drafts WHERE account_id = ? AND chat_id = ? ORDER BY sequence DESC LIMIT 1", account_id, chat_id)
+        sql = "SELECT id, text, kept_at FROM drafts WHERE account_id = ? AND chat_id = ? ORDER BY sequence DESC LIMIT 1"
+        row = self._recall(account_id, (DRAFT, chat_id), lambda: self._one(sql, account_id, chat_id))
         return (row[0], row[1]) if row and row[1] and _out(row[2]) > since else None
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -278,9 +398,13 @@ class Unit:
         self, account_id: str, answer_id: str, chat_id: str, question_id: str, request_id: str, attempt: int,
         reservation_id: str, model: str, prompt_version: str, accepted: Accepted, at: datetime,
     ) -> None:  # fmt: skip
-        self._all(
+        sequence = self._next("messages")
+        facts = AnswerFacts(AnswerState.RUNNING, None, model, prompt_version, request_id, accepted.left_out, accepted.shortened, at, None, None)
+        added = Message(answer_id, chat_id, question_id, sequence, "", at, facts)
+        self._changes(account_id, ENTRIES, chat_id, by=lambda entries: (*entries, added))
+        self._write(
             "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', NULL, ?, ?, ?, ?, ?, NULL)",
-            account_id, answer_id, chat_id, question_id, request_id, attempt, reservation_id, self._next("messages"),
+            account_id, answer_id, chat_id, question_id, request_id, attempt, reservation_id, sequence,
             model, prompt_version, accepted.left_out, accepted.shortened, at,
         )  # fmt: skip
 
@@ -294,8 +418,10 @@ class Unit:
         row = self._one(self._CALL + "WHERE a.id = ?", answer_id)
         return _call(row) if row else None
 
-    def calls_of_request(self, chat_id: str, request_id: str) -> list[Call]:
+    def calls_of_request(self, account_id: str, chat_id: str, request_id: str) -> list[Call]:
         """Every attempt at one request, oldest first. The chat is asked for too: by it there is an index."""
+        if not any(entry.answer is not None and entry.answer.request_id == request_id for entry in self._entries(account_id, chat_id)):
+            return []
         return [_call(r) for r in self._all(self._CALL + "WHERE a.chat_id = ? AND a.request_id = ? ORDER BY a.attempt", chat_id, request_id)]
 
     def calls_for_question(self, chat_id: str, question_id: str) -> int:
@@ -309,20 +435,26 @@ class Unit:
             return [_call(r) for r in self._all(self._CALL + "WHERE a.state = 'running' ORDER BY a.sequence")]
         return [_call(r) for r in self._all(self._CALL + "WHERE a.state = 'running' AND a.account_id = ? ORDER BY a.sequence", account_id)]
 
-    def is_answering(self, chat_id: str) -> bool:
+    def is_answering(self, account_id: str, chat_id: str) -> bool:
         """Whether an answer is being written in this chat."""
-        return self._one("SELECT 1 FROM answers WHERE chat_id = ? AND state = 'running'", chat_id) is not None
+        return any(_running(entry) for entry in self._entries(account_id, chat_id))
 
-    def end_answer(self, answer_id: str, state: AnswerState, problem: str | None, at: datetime) -> bool:
+    def has_message(self, account_id: str, chat_id: str, message_id: str) -> bool:
+        return any(entry.id == message_id for entry in self._entries(account_id, chat_id))
+
+    def end_answer(self, call: Call, state: AnswerState, problem: str | None, at: datetime) -> bool:
         """Running → ended, once. False when it has ended before."""
         sql = "UPDATE answers SET state = ?, problem = ?, ended_at = ? WHERE id = ? AND state = 'running' RETURNING id"
-        return self._one(sql, state.value, problem, at, answer_id) is not None
+        if not self._write(sql, state.value, problem, at, call.answer_id):
+            return False
+        self._answer_changes(call.account_id, call.chat_id, call.answer_id, lambda m: _with_facts(m, state=state, problem=problem, ended_at=at))
+        return True
 
     def save_parts(self, rows: Sequence[tuple[str, str, int, str]], at: datetime) -> None:
         """What running answers added: (account id, answer id, position in characters, text), all of them in one statement."""
         if rows:
             values = ", ".join(["(?, ?, ?, ?, ?)"] * len(rows))
-            self._all(f"INSERT INTO answer_parts VALUES {values}", *(v for row in rows for v in (*row, at)))
+            self._write(f"INSERT INTO answer_parts VALUES {values}", *(v for row in rows for v in (*row, at)))
 
     def parts(self, answer_id: str) -> str:
         """What was saved of a running answer, in order."""
@@ -330,27 +462,37 @@ class Unit:
 
     def fold_parts(self, call: Call, text: str) -> None:
         """The whole answer as one message in place of its parts. Nothing is written for an answer without text."""
-        self._all("DELETE FROM answer_parts WHERE answer_id = ?", call.answer_id)
+        self._write("DELETE FROM answer_parts WHERE answer_id = ?", call.answer_id)
         if text:
             sql = "INSERT INTO messages SELECT account_id, id, chat_id, question_id, sequence, 'answer', ?, started_at FROM answers WHERE id = ?"
-            self._all(sql, text, call.answer_id)
+            self._write(sql, text, call.answer_id)
+            self._answer_changes(call.account_id, call.chat_id, call.answer_id, lambda m: replace(m, text=text))
+            self._sent(call.account_id, call.chat_id, call.started_at)
 
     def mark_unread(self, call: Call) -> None:
         """The answer ended while nobody watched it."""
-        self._all("INSERT INTO unread_answers VALUES (?, ?, ?)", call.account_id, call.answer_id, call.chat_id)
+        self._changes(call.account_id, UNREAD, by=lambda unread: (*unread, (call.chat_id, call.answer_id)))
+        self._write("INSERT INTO unread_answers VALUES (?, ?, ?)", call.account_id, call.answer_id, call.chat_id)
+
+    def _unread(self, account_id: str) -> tuple[tuple[str, str], ...]:
+        """(chat id, answer id) of the account's answers that nobody has seen yet."""
+        sql = "SELECT chat_id, answer_id FROM unread_answers WHERE account_id = ?"
+        return self._recall(account_id, (UNREAD,), lambda: tuple((r[0], r[1]) for r in self._all(sql, account_id)))
 
     def unread(self, account_id: str, chat_id: str) -> list[str]:
         """Ids of a chat's answers that nobody has seen yet."""
-        return [r[0] for r in self._all("SELECT answer_id FROM unread_answers WHERE chat_id = ? AND account_id = ?", chat_id, account_id)]
+        return [answer_id for chat, answer_id in self._unread(account_id) if chat == chat_id]
 
     def mark_read(self, account_id: str, chat_id: str) -> None:
         """The chat was opened."""
-        self._all("DELETE FROM unread_answers WHERE chat_id = ? AND account_id = ?", chat_id, account_id)
+        self._changes(account_id, UNREAD, by=lambda unread: tuple(pair for pair in unread if pair[0] != chat_id))
+        self._write("DELETE FROM unread_answers WHERE chat_id = ? AND account_id = ?", chat_id, account_id)
 
     def add_thumb(self, call: Call, thumb: str, at: datetime) -> None:
         """What the answer's reader thinks of it: up, down or none."""
+        self._answer_changes(call.account_id, call.chat_id, call.answer_id, lambda m: _with_facts(m, thumb=_thumb(thumb)))
         values = (call.account_id, self._next("thumbs"), call.answer_id, call.chat_id, thumb, call.model, call.prompt_version, at, day_number(at))
-        self._all("INSERT INTO thumbs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        self._write("INSERT INTO thumbs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     # --- allowance --------------------------------------------------------------------------------------------------
 
@@ -359,33 +501,47 @@ class Unit:
         return Anchor(row[0], row[1]) if row else None
 
     def add_anchor(self, account_id: str, anchor: Anchor, at: datetime) -> None:
-        self.changed_people.add(account_id)
-        self._all("INSERT INTO anchors VALUES (?, ?, ?, ?)", account_id, anchor.day, anchor.zone, at)
+        self._changes(account_id, PERSON)
+        self._write("INSERT INTO anchors VALUES (?, ?, ?, ?)", account_id, anchor.day, anchor.zone, at)
 
     def latest_cycle_starts_at(self, account_id: str) -> datetime | None:
         """The start of the newest cycle anything was reserved in: a clock set back does not reopen an older one."""
-        row = self._one("SELECT max(starts_at) FROM cycles WHERE account_id = ?", account_id)
-        return _maybe(row[0]) if row else None
+        sql = "SELECT max(starts_at) FROM cycles WHERE account_id = ?"
+        return self._recall(account_id, (LATEST_CYCLE,), lambda: _maybe(self._all(sql, account_id)[0][0]))
+
+    def _counter(self, account_id: str, starts_at: datetime) -> tuple[int, int, int] | None:
+        """(used, reserved, the largest allowance that was in force) of one cycle; None while nothing was reserved in it."""
+
+        def read() -> tuple[int, int, int] | None:
+            row = self._one("SELECT used, reserved, highest FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, starts_at)
+            return None if row is None else (row[0], row[1], row[2] or 0)
+
+        return self._recall(account_id, (CYCLE, starts_at.isoformat()), read)
+
+    def _count(self, account_id: str, starts_at: datetime, used: int, reserved: int, highest: int = 0) -> None:
+        """The counter moves by so much."""
+        self._changes(account_id, CYCLE, starts_at.isoformat(), by=lambda c: (c[0] + used, c[1] + reserved, max(c[2], highest)))
 
     def open_cycle(self, account_id: str, cycle: Cycle) -> None:
         """The counter row of this cycle, made if it isn't there."""
-        if self._one("SELECT 1 FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, cycle.starts_at) is None:
-            self._all("INSERT INTO cycles VALUES (?, ?, ?, 0, 0, 0)", account_id, cycle.starts_at, cycle.ends_at)
+        if self._counter(account_id, cycle.starts_at) is None:
+            self._changes(account_id, CYCLE, cycle.starts_at.isoformat(), by=lambda none: (0, 0, 0))
+            self._changes(account_id, LATEST_CYCLE)
+            self._write("INSERT INTO cycles VALUES (?, ?, ?, 0, 0, 0)", account_id, cycle.starts_at, cycle.ends_at)
 
     def standing(self, account_id: str, cycle_starts_at: datetime, allowance: int) -> Standing:
         """Where the account stands in one cycle under the figure in force."""
-        row = self._one("SELECT used, reserved, highest FROM cycles WHERE account_id = ? AND starts_at = ?", account_id, cycle_starts_at) or (0, 0, 0)
-        last = "SELECT allowance FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = 'last_message'"
-        warned = {r[0] for r in self._all(last, account_id, cycle_starts_at)}
+        used, reserved, highest = self._counter(account_id, cycle_starts_at) or (0, 0, 0)
+        warned = {w.allowance for w in self._warnings(account_id) if w.kind == "last_message" and w.cycle_starts_at == cycle_starts_at}
         charged = self._last_charged(account_id, cycle_starts_at) if warned else set()  # a last message is reserved with its row
         return Standing(
             allowance=allowance,
-            used=row[0],
-            reserved=row[1],
+            used=used,
+            reserved=reserved,
             last_warned=allowance in warned,
             last_charged=allowance in charged,
             last_charged_before=bool(charged - {allowance}),
-            highest=max(allowance, row[2] or 0),
+            highest=max(allowance, highest),
         )
 
     def _last_charged(self, account_id: str, cycle_starts_at: datetime) -> set[int]:
@@ -401,14 +557,15 @@ class Unit:
     ) -> bool:  # fmt: skip
         """Set tokens aside if they are there: the guarded counter decides, whoever else is asking. `keep_free` is S, 0 for a last one."""
         alone = " AND reserved = 0" if accepted.kind == "last" else ""
-        passed = self._one(
+        passed = self._write(
             "UPDATE cycles SET reserved = reserved + ?, highest = greatest(highest, ?) "
             f"WHERE account_id = ? AND starts_at = ? AND used + reserved + ? <= ?{alone} RETURNING reserved",
             accepted.reserve, allowance, account_id, cycle.starts_at, accepted.reserve, allowance - keep_free,
         )  # fmt: skip
-        if passed is None:
+        if not passed:
             return False
-        self._all(
+        self._count(account_id, cycle.starts_at, 0, accepted.reserve, allowance)
+        self._write(
             "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, NULL)",
             account_id, reservation_id, request_id, cycle.starts_at, allowance, accepted.kind.value, accepted.reserve,
             accepted.prompt_tokens, accepted.resent_tokens, accepted.answer_limit, at, expires_at,
@@ -419,40 +576,50 @@ class Unit:
         """Pending → settled, released or expired, once; the counter gives the reservation back and takes what was used. Returns what is used in
         the cycle now, None when somebody was first."""
         sql = "UPDATE reservations SET state = ?, resolved_at = ? WHERE id = ? AND state = 'pending' RETURNING id"
-        if self._one(sql, state, at, call.reservation_id) is None:
+        if not self._write(sql, state, at, call.reservation_id):
             return None
-        row = self._one(
+        rows = self._write(
             "UPDATE cycles SET reserved = reserved - ?, used = used + ? WHERE account_id = ? AND starts_at = ? RETURNING used",
             call.tokens, used, call.account_id, call.cycle_starts_at,
         )  # fmt: skip
-        return int(row[0]) if row else 0
+        self._count(call.account_id, call.cycle_starts_at, used, -call.tokens)
+        return int(rows[0][0]) if rows else 0
 
     def add_usage_entry(
         self, call: Call, plan: str, charge: Charge, resent: int, first_token_ms: int | None, whole_ms: int, outcome: str, at: datetime
     ) -> None:
-        self._all(
+        resent = min(resent, charge.tokens_in)
+        receipt = Receipt(charge.tokens_in, charge.tokens_out, resent, charge.counted, charge.over_reserved)
+        self._answer_changes(call.account_id, call.chat_id, call.answer_id, lambda m: _with_facts(m, receipt=receipt))
+        if receipt.total:
+            self._changes(call.account_id, TOTALS, by=lambda totals: (receipt.total, *totals)[:RECENT])
+        self._write(
             "INSERT INTO usage_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             call.account_id, self._next("usage_entries"), call.answer_id, call.reservation_id, call.cycle_starts_at, plan,
-            charge.tokens_in, charge.tokens_out, min(resent, charge.tokens_in), charge.counted, charge.over_reserved,
+            charge.tokens_in, charge.tokens_out, resent, charge.counted, charge.over_reserved,
             call.model, call.prompt_version, first_token_ms, whole_ms, outcome, at, day_number(at),
         )  # fmt: skip
 
     def add_warning(self, account_id: str, cycle_starts_at: datetime, kind: str, allowance: int, plan: str, at: datetime) -> bool:
         """One row per account, cycle, kind and figure. False when it was given before."""
-        sql = "SELECT 1 FROM warnings WHERE account_id = ? AND cycle_starts_at = ? AND kind = ? AND allowance = ?"
-        if self._one(sql, account_id, cycle_starts_at, kind, allowance):
+        if any((w.cycle_starts_at, w.kind, w.allowance) == (cycle_starts_at, kind, allowance) for w in self._warnings(account_id)):
             return False
+        self._changes(account_id, WARNINGS, by=lambda given: (*given, GivenWarning(account_id, cycle_starts_at, kind, allowance, at)))
         values = (account_id, cycle_starts_at, kind, allowance, self._next("warnings"), plan, at, day_number(at))
-        self._all("INSERT INTO warnings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        self._write("INSERT INTO warnings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
         return True
 
-    def warnings(self, account_id: str) -> list[GivenWarning]:
+    def _warnings(self, account_id: str) -> tuple[GivenWarning, ...]:
         sql = "SELECT account_id, cycle_starts_at, kind, allowance, given_at FROM warnings WHERE account_id = ? ORDER BY sequence"
-        return [GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)]
+        return self._recall(account_id, (WARNINGS,), lambda: tuple(GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)))
+
+    def warnings(self, account_id: str) -> list[GivenWarning]:
+        """Every warning the account was given, oldest first."""
+        return list(self._warnings(account_id))
 
     def add_refusal(self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime) -> None:
         values = (account_id, self._next("refusals"), cycle_starts_at, reason, wanted, draft_id, plan, at, day_number(at))
-        self._all("INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        self._write("INSERT INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     def refusals(self, account_id: str) -> list[tuple[str, int, str, datetime]]:
         """(reason, tokens wanted, draft id, at), oldest first."""
@@ -468,10 +635,10 @@ class Unit:
         """
         return [_entry(r) for r in self._all(sql, account_id, limit)]
 
-    def recent_totals(self, account_id: str, limit: int = 20) -> list[int]:
-        """Tokens of the account's latest charged answers, newest first."""
+    def recent_totals(self, account_id: str) -> list[int]:
+        """Tokens of the account's latest RECENT charged answers, newest first."""
         sql = "SELECT tokens_in + tokens_out FROM usage_entries WHERE account_id = ? AND tokens_in + tokens_out > 0 ORDER BY sequence DESC LIMIT ?"
-        return [int(r[0]) for r in self._all(sql, account_id, limit)]
+        return list(self._recall(account_id, (TOTALS,), lambda: tuple(int(r[0]) for r in self._all(sql, account_id, RECENT))))
 
     def pending_past(self, now: datetime) -> list[Call]:
         """Calls whose reservation is still pending after its expiry."""
@@ -499,7 +666,8 @@ class Unit:
 
     def set_counter(self, account_id: str, cycle_starts_at: datetime, used: int, reserved: int) -> None:
         """Put the counter to what the ledger and the pending reservations say."""
-        self._all("UPDATE cycles SET used = ?, reserved = ? WHERE account_id = ? AND starts_at = ?", used, reserved, account_id, cycle_starts_at)
+        self._changes(account_id, CYCLE, cycle_starts_at.isoformat())
+        self._write("UPDATE cycles SET used = ?, reserved = ? WHERE account_id = ? AND starts_at = ?", used, reserved, account_id, cycle_starts_at)
 
     # --- audit ------------------------------------------------------------------------------------------------------
 
@@ -513,7 +681,7 @@ class Unit:
             sequence, actor, action, subject, dispute, reason, at, previous, audit_hash(sequence, actor, action, subject, dispute, reason, at, previous)
         )
         values = (sequence, actor, action, subject, dispute, reason, at, previous, entry.hash)
-        self._all("INSERT INTO audit_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+        self._write("INSERT INTO audit_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
         return entry
 
     def audit_entries(self, limit: int = 1_000_000) -> list[AuditEntry]:
@@ -540,6 +708,29 @@ class Unit:
 def _call(r: tuple[Any, ...]) -> Call:
     values = [*r[:6], AnswerState(r[6]), *r[7:11], _out(r[11]), *r[12:17], _out(r[17]), _out(r[18])]
     return Call(**dict(zip((f.name for f in fields(Call)), values, strict=True)))
+
+
+def _answer(chat_id: str, r: tuple[Any, ...], text: str, thumb: str) -> Message:
+    receipt = Receipt(r[12], r[13], r[14], r[15], r[16]) if r[12] is not None else None
+    facts = AnswerFacts(AnswerState(r[3]), r[4], r[5], r[6], r[7], r[8], r[9], _out(r[10]), _maybe(r[11]), receipt, _thumb(thumb))
+    return Message(r[0], chat_id, r[1], r[2], text, _out(r[10]), facts)
+
+
+def _thumb(stored: str) -> str:
+    return "" if stored == "none" else stored
+
+
+def _running(entry: Message) -> bool:
+    return entry.answer is not None and entry.answer.state is AnswerState.RUNNING
+
+
+def _with_facts(entry: Message, **facts: Any) -> Message:
+    assert entry.answer is not None
+    return replace(entry, answer=replace(entry.answer, **facts))
+
+
+def _changed_entry(entry_id: str, by: Callable[[Message], Message], entries: tuple[Message, ...]) -> tuple[Message, ...]:
+    return tuple(by(entry) if entry.id == entry_id else entry for entry in entries)
 
 
 def _entry(r: tuple[Any, ...]) -> UsageEntry:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS = 3.0
 """How often a right is asked for again. D6b wants a second for what the service itself announces (`close_account`); this is for what nobody announced.
-The store answers it from memory (chatpro/storage/people.py)."""
+The store answers it from memory (chatpro/storage/memory.py)."""
 SLEEPING_SECONDS = 2 * 3600.0
 """How long a channel lives without a socket. A laptop closed over lunch comes back to the same page."""
 MOST_CHANNELS = 20_000

@@ -36,6 +36,8 @@ def open_store(folder: Path, **given: object) -> DuckStore:
 
 def raw(unit: Unit, sql: str, *values: object) -> list[tuple[Any, ...]]:
     """A statement past the verbs: what the engine does with it is what is tested here."""
+    if not sql.lstrip().upper().startswith("SELECT"):
+        unit.changes.everything = True  # nobody else says what it changes
     return unit._run(sql, list(values))
 
 

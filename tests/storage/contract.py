@@ -24,7 +24,7 @@ from chatpro.domain.accounts import Account, Role
 from chatpro.domain.allowance import Accepted, Anchor, Cycle, SendKind
 from chatpro.domain.disputes import first_broken
 from chatpro.errors import DuplicateKey, ReadTooLong, StatementFailed, StoreUnavailable, TextNotStorable
-from chatpro.storage import Store, Unit
+from chatpro.storage import Person, Store, Unit
 from tests.conftest import trials
 from tests.storage.children import NOON, add_role, audited, raw, roles
 
@@ -412,7 +412,7 @@ class StoreContract:
         with pytest.raises(ReadTooLong):
             store.read(dawdle)
         with pytest.raises(ReadTooLong):
-            store.read(lambda unit: time.sleep(0.18))
+            store.read(lambda unit: (raw(unit, "SELECT * FROM roles"), time.sleep(0.18)))
         assert roles(store) == set()
 
     def test_many_readers_and_writers_beside_each_other(self, store: Store) -> None:
@@ -556,6 +556,7 @@ class StoreContract:
         got: list[Any] = []
 
         def work(unit: Unit) -> Any:
+            raw(unit, "SELECT 1")
             reading.set()
             assert go_on.wait(10)
             return raw(unit, "SELECT account_id FROM roles")
@@ -586,7 +587,7 @@ class StoreContract:
     def test_a_person_is_known_as_of_the_last_commit(self, store: Store) -> None:
         """Whatever the engine keeps in memory: roles, plan, consent and sessions that were ended count with the commit, for everybody at once."""
         store.write(lambda unit: unit.add_account(somebody()))
-        assert store.person("casey").consents == () and store.person("casey").entitlements == ()
+        assert casey_in(store).consents == () and casey_in(store).entitlements == ()
         changes: list[Callable[[Unit], object]] = [
             lambda unit: unit.add_consent("casey", 1, True, NOON),
             lambda unit: unit.add_entitlement("casey", "Plus", 1_000, NOON, None, NOON),
@@ -596,11 +597,11 @@ class StoreContract:
             lambda unit: unit.change_account("casey", "closed", "yes", NOON),
         ]
         for change in changes:
-            before = store.person("casey")
+            before = casey_in(store)
             store.write(change)
-            assert store.person("casey") != before
-            assert store.read(lambda rows: store.people.of(rows, "casey")) == store.person("casey")
-        known = store.person("casey")
+            assert casey_in(store) != before
+            assert store.read(lambda rows: rows.person("casey")) == casey_in(store)
+        known = casey_in(store)
         assert known.account is not None and known.account.closed and known.account.epoch == 1 and known.account.roles == {Role.SUPPORT}
         assert len(known.consents) == len(known.entitlements) == 1 and known.anchor is not None
 
@@ -611,12 +612,12 @@ class StoreContract:
 
         def work(unit: Unit) -> None:
             unit.add_consent("casey", 1, True, NOON)
-            seen.append(store.people.of(unit, "casey").consents)
+            seen.append(unit.person("casey").consents)
             raise Stopped
 
         with pytest.raises(Stopped):
             store.write(work)
-        assert len(seen[0]) == 1 and store.person("casey").consents == ()
+        assert len(seen[0]) == 1 and casey_in(store).consents == ()
 
     def test_a_read_that_began_before_a_commit_leaves_nothing_old_behind(self, store: Store) -> None:
         """It may see the person as they were; nobody after it does."""
@@ -625,15 +626,15 @@ class StoreContract:
         def work(rows: Unit) -> int:
             rows.consents("casey")  # from here on it reads this moment
             store.write(lambda unit: unit.add_consent("casey", 1, True, NOON))
-            return len(store.people.of(rows, "casey").consents)
+            return len(rows.person("casey").consents)
 
         assert store.read(work) in (0, 1)
-        assert len(store.person("casey").consents) == 1
+        assert len(casey_in(store).consents) == 1
 
     def test_somebody_unknown_is_nobody_and_may_come_later(self, store: Store) -> None:
-        assert store.person("casey").account is None
+        assert casey_in(store).account is None
         store.write(lambda unit: unit.add_account(somebody()))
-        assert store.person("casey").account is not None
+        assert casey_in(store).account is not None
 
 
 def _together(count: int, work: Callable[[], object]) -> None:
@@ -653,6 +654,10 @@ def _together(count: int, work: Callable[[], object]) -> None:
         thread.join(60)
     if failures:
         raise failures[0]
+
+
+def casey_in(store: Store) -> Person:
+    return store.read(lambda rows: rows.person("casey"))
 
 
 def somebody() -> Account:
