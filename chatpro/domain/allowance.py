@@ -6,7 +6,8 @@ months; the store only keeps what these functions decide. Sources: DESIGN D1 (cy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -280,3 +281,46 @@ def messages_left(remaining: int, recent: Sequence[int]) -> int:
     """About how many more messages fit, by the mean of the person's own latest (at most 20), or TYPICAL_MESSAGE before there are five."""
     mean = sum(recent) / len(recent) if len(recent) >= 5 else TYPICAL_MESSAGE
     return max(0, int(remaining / max(1.0, mean)))
+
+
+TYPICAL_SPREAD = 0.7
+"""How much messages of one person differ: standard deviation over mean. Assumed until there are five, and as long as fewer than twenty
+are there it counts beside their own."""
+
+RANGE_WIDTH = 2.0
+"""Half the range, in standard errors. 1.3 would hold for 80 % if messages were independent; those of one chat are alike, so twenty
+messages say less than twenty. `make trials` measures how often the range holds."""
+
+
+def messages_left_range(remaining: int, recent: Sequence[int]) -> tuple[int, int]:
+    """From how many to how many more messages fit, by the person's own latest charged ones (tokens each, at most 20), rounded for humans.
+
+    It holds if the number of messages that the account could still send in this cycle, were it to go on in its way until the allowance
+    is full, the last message included, lies within. Meant for 80 % of accounts at 25, 50 and 75 % of a cycle. An open cycle has
+    room for one (D4), so the low end is 1 while anything is left; (0, 0) says that nothing is.
+    Two things are uncertain: the true mean, known from n messages, and how the N to come fall around it. Both shrink with the root of
+    their number, so the spread is that of one message times sqrt(1/n + 1/N); it goes up and down by the same factor, since a mean that is
+    too low by half is as likely as one that is too high by twice.
+    """
+    if remaining <= 0:
+        return 0, 0
+    mean, spread, known = _sizes_of(recent)
+    expected = max(1.0, remaining / mean)
+    factor = math.exp(RANGE_WIDTH * spread * math.sqrt(1 / known + 1 / expected))
+    return max(1, _rounded(expected / factor, math.floor)), max(1, _rounded(expected * factor, math.ceil))
+
+
+def _sizes_of(recent: Sequence[int]) -> tuple[float, float, int]:
+    """Mean of one message, its spread relative to that, and how many messages say so."""
+    if len(recent) < 5:
+        return TYPICAL_MESSAGE, TYPICAL_SPREAD, 5
+    mean = max(1.0, sum(recent) / len(recent))
+    own = sum((tokens / mean - 1) ** 2 for tokens in recent) / (len(recent) - 1)
+    share = len(recent) / 20
+    return mean, math.sqrt(share * own + (1 - share) * TYPICAL_SPREAD**2), len(recent)
+
+
+def _rounded(count: float, towards: Callable[[float], int]) -> int:
+    """To steps in which people think: ones below ten, fives below fifty, tens below two hundred, then fifties and hundreds."""
+    step = next(step for below, step in ((10, 1), (50, 5), (200, 10), (1_000, 50), (math.inf, 100)) if count < below)
+    return towards(count / step) * step

@@ -15,7 +15,7 @@ from zoneinfo import available_timezones
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
-from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, messages_left, next_is_last
+from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, messages_left, messages_left_range, next_is_last
 from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
 from chatpro.storage import Person, Store, Unit
 from chatpro.storage.sql import GivenWarning, UsageEntry
@@ -25,13 +25,15 @@ __all__ = ["Accounts", "GivenWarning", "LastAdmin", "Meter", "UsageEntry", "curr
 
 @dataclass(frozen=True)
 class Meter:
-    """What the page shows of the allowance, in tokens; `left` is about how many messages that is. `cycle` is None before the first message."""
+    """What the page shows of the allowance, in tokens; `left` is about how many messages that is, `left_range` from how many to how many
+    (chatpro/domain/allowance.py says when it holds), (0, 0) when the cycle is closed. `cycle` is None before the first message."""
 
     allowance: int
     used: int
     reserved: int
     remaining: int
     left: int
+    left_range: tuple[int, int]
     cycle: Cycle | None
     next_is_last: bool
     closed: bool
@@ -225,12 +227,14 @@ class Accounts:
             allowance = grant.entitlement.allowance
             cycle = current_cycle(rows, actor.id, person.anchor, now)
             standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
+            recent = rows.recent_totals(actor.id)
             return Meter(
                 allowance=allowance,
                 used=standing.used,
                 reserved=standing.reserved,
                 remaining=max(0, standing.remaining),
-                left=messages_left(standing.remaining, rows.recent_totals(actor.id)),
+                left=messages_left(standing.remaining, recent),
+                left_range=(0, 0) if standing.last_charged else messages_left_range(standing.remaining, recent),
                 cycle=cycle,
                 next_is_last=next_is_last(sizes, standing),
                 closed=standing.last_charged,

@@ -22,6 +22,7 @@ from chatpro.domain.allowance import (
     decide,
     first_instant,
     messages_left,
+    messages_left_range,
     months_later,
     next_is_last,
     warnings_due,
@@ -230,3 +231,35 @@ def test_how_many_messages_are_left_goes_by_the_persons_own_mean_once_there_are_
     assert messages_left(100_000, [500] * 4) == 50
     assert messages_left(100_000, [500] * 5) == 200
     assert messages_left(-5, []) == 0
+
+
+recent_messages = st.lists(st.integers(1, 10_000), max_size=20)
+
+
+@given(remaining=st.integers(-5_000, 400_000), recent=recent_messages)
+def test_the_range_is_in_order_and_holds_the_single_figure(remaining: int, recent: list[int]) -> None:
+    """From no more than the mean says to no fewer; nothing is left exactly where nothing remains, and an open cycle has room for one."""
+    low, high = messages_left_range(remaining, recent)
+
+    assert (low, high) == (0, 0) if remaining <= 0 else 1 <= low <= high
+    assert low <= max(messages_left(remaining, recent), remaining > 0) <= high
+
+
+@given(remaining=st.integers(1, 200_000), more=st.integers(0, 100_000), recent=recent_messages)
+def test_more_tokens_are_never_fewer_messages(remaining: int, more: int, recent: list[int]) -> None:
+    """Neither end of the range goes down when the allowance is raised."""
+    low, high = messages_left_range(remaining, recent)
+    later_low, later_high = messages_left_range(remaining + more, recent)
+
+    assert low <= later_low and high <= later_high
+
+
+def test_who_writes_alike_gets_a_narrow_range_and_whoever_is_new_a_wide_one() -> None:
+    """Twenty equal messages say almost everything, five that differ say little; figures are rounded to steps in which people think."""
+    alike = messages_left_range(40_000, [2_000] * 20)
+    mixed = messages_left_range(40_000, [500, 3_500] * 10)
+    new = messages_left_range(40_000, [])
+
+    assert alike == (20, 20)
+    assert new[0] <= mixed[0] < 20 < mixed[1] <= new[1]
+    assert all(end % 5 == 0 for end in (*mixed, *new) if end > 10)

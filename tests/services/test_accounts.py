@@ -15,7 +15,7 @@ from chatpro.bootstrap import House
 from chatpro.domain.accounts import ClaimsRefused, PlanState, Role, identity_from
 from chatpro.errors import ChatProError
 from chatpro.services.accounts import LastAdmin
-from tests.cast import build_house, person
+from tests.cast import build_house, person, spend
 
 AUTH = {"redirect_uri": "https://chat.example/oauth2callback", "cookie_secret": "made up, " * 8}
 CLAIMS: dict[str, Any] = {"iss": "https://one.example", "sub": "17", "aud": "chat", "name": "Mara", "email": "mara@example.com", "email_verified": True}
@@ -284,3 +284,19 @@ def test_a_yes_to_one_recipient_does_not_cover_another(house: House) -> None:
     object.__setattr__(house.settings, "openai_api_key", "made-up")
 
     assert not house.accounts.opted_in(mara)
+
+
+# --- How much is left -------------------------------------------------------------------------------------------------
+
+
+def test_the_meter_gives_a_range_of_messages_that_goes_by_the_persons_own(house: House) -> None:
+    """A wide one while nothing was sent, around the own mean afterwards: twenty short messages leave room for many more."""
+    mara, sizes = person(house, "mara"), house.answering.sizes()
+    new = house.accounts.meter(mara, sizes)
+    for _ in range(20):
+        spend(house, mara, 500)
+    short = house.accounts.meter(mara, sizes)
+
+    assert new is not None and new.left_range[0] < 100 < new.left_range[1]
+    assert short is not None and short.left_range[0] > new.left_range[1]
+    assert short.left_range[0] <= short.left <= short.left_range[1]
