@@ -283,44 +283,58 @@ def messages_left(remaining: int, recent: Sequence[int]) -> int:
     return max(0, int(remaining / max(1.0, mean)))
 
 
-TYPICAL_SPREAD = 0.7
-"""How much messages of one person differ: standard deviation over mean. Assumed until there are five, and as long as fewer than twenty
-are there it counts beside their own."""
+TYPICAL_SPREAD = 0.55
+"""How much messages of one person differ, as standard deviation over mean. While fewer than twenty are there it counts beside their own."""
 
-RANGE_WIDTH = 2.0
-"""Half the range, in standard errors. 1.3 would hold for 80 % if messages were independent; those of one chat are alike, so twenty
-messages say less than twenty. `make trials` measures how often the range holds."""
+PEOPLE_DIFFER = 0.3
+"""How much people's means differ (standard deviation of the logarithm): two of three are within a quarter of the typical message or a third above."""
+
+SAY_THE_SAME = 2.5
+"""Messages of one chat are alike, so twenty of them say as much as eight that have nothing to do with each other."""
+
+MOST_VARIANCE = 0.8
+"""Relative variance of single messages that is believed at most: beyond it the high end would go up as the allowance goes down."""
+
+FOUR_OF_FIVE = 1.28
+"""Standard errors either way that hold for 80 % of a normal distribution."""
 
 
 def messages_left_range(remaining: int, recent: Sequence[int]) -> tuple[int, int]:
     """From how many to how many more messages fit, by the person's own latest charged ones (tokens each, at most 20), rounded for humans.
 
-    It holds if the number of messages that the account could still send in this cycle, were it to go on in its way until the allowance
-    is full, the last message included, lies within. Meant for 80 % of accounts at 25, 50 and 75 % of a cycle. An open cycle has
-    room for one (D4), so the low end is 1 while anything is left; (0, 0) says that nothing is.
-    Two things are uncertain: the true mean, known from n messages, and how the N to come fall around it. Both shrink with the root of
-    their number, so the spread is that of one message times sqrt(1/n + 1/N); it goes up and down by the same factor, since a mean that is
-    too low by half is as likely as one that is too high by twice.
+    It holds if the number of charged messages that the account would still send in this cycle, were it to go on in its own way until the
+    allowance is full, the last message included, lies within. It has to hold for 80 % of accounts at 25, 50 and 75 % of a cycle;
+    `make trials` counts that over made-up months (months.py). An open cycle has room for one message (D4), so the low end is 1 while
+    anything is left; (0, 0) says that nothing is.
+
+    Two things are unknown. How long this person's messages are: the mean of their latest is weighed with TYPICAL_MESSAGE, each by how sure
+    it is, so that one pasted book does not halve the figure and somebody who always writes alike is taken at their word. And how the
+    messages to come fall around that mean, which matters less the more of them there are. Both are factors rather than differences
+    (twice as long is as likely as half as long), hence the logarithms. The four figures above were set by made-up months whose people
+    differ less than PEOPLE_DIFFER says, so that there is something to spare for real ones.
     """
     if remaining <= 0:
         return 0, 0
-    mean, spread, known = _sizes_of(recent)
-    expected = max(1.0, remaining / mean)
-    factor = math.exp(RANGE_WIDTH * spread * math.sqrt(1 / known + 1 / expected))
+    log_mean, unsure, varies = _size_of_a_message(recent)
+    expected = max(1.0, remaining / math.exp(log_mean))
+    factor = math.exp(FOUR_OF_FIVE * math.sqrt(unsure + SAY_THE_SAME * varies / expected))
     return max(1, _rounded(expected / factor, math.floor)), max(1, _rounded(expected * factor, math.ceil))
 
 
-def _sizes_of(recent: Sequence[int]) -> tuple[float, float, int]:
-    """Mean of one message, its spread relative to that, and how many messages say so."""
-    if len(recent) < 5:
-        return TYPICAL_MESSAGE, TYPICAL_SPREAD, 5
-    mean = max(1.0, sum(recent) / len(recent))
-    own = sum((tokens / mean - 1) ** 2 for tokens in recent) / (len(recent) - 1)
-    share = len(recent) / 20
-    return mean, math.sqrt(share * own + (1 - share) * TYPICAL_SPREAD**2), len(recent)
+def _size_of_a_message(recent: Sequence[int]) -> tuple[float, float, float]:
+    """The logarithm of the expected size, the variance with which it is known, and the relative variance of single messages."""
+    typical, differ, count = math.log(TYPICAL_MESSAGE), PEOPLE_DIFFER**2, len(recent)
+    if count < 5:
+        return typical, differ, TYPICAL_SPREAD**2
+    mean = max(1.0, sum(recent) / count)
+    own = sum((tokens / mean - 1) ** 2 for tokens in recent) / (count - 1)
+    varies = min(MOST_VARIANCE, own * count / 20 + TYPICAL_SPREAD**2 * (1 - count / 20))
+    known = SAY_THE_SAME * varies / count
+    weight = differ / (differ + known)
+    return weight * math.log(mean) + (1 - weight) * typical, weight * known, varies
 
 
 def _rounded(count: float, towards: Callable[[float], int]) -> int:
-    """To steps in which people think: ones below ten, fives below fifty, tens below two hundred, then fifties and hundreds."""
-    step = next(step for below, step in ((10, 1), (50, 5), (200, 10), (1_000, 50), (math.inf, 100)) if count < below)
-    return towards(count / step) * step
+    """To steps in which people think: ones below ten, fives below fifty, tens below two hundred, then 25, 50 and 100."""
+    step = next(step for below, step in ((10, 1), (50, 5), (200, 10), (500, 25), (1_000, 50), (math.inf, 100)) if count < below)
+    return towards(round(count / step, 9)) * step  # what is twenty but for a rounding error is twenty

@@ -237,12 +237,20 @@ recent_messages = st.lists(st.integers(1, 10_000), max_size=20)
 
 
 @given(remaining=st.integers(-5_000, 400_000), recent=recent_messages)
-def test_the_range_is_in_order_and_holds_the_single_figure(remaining: int, recent: list[int]) -> None:
-    """From no more than the mean says to no fewer; nothing is left exactly where nothing remains, and an open cycle has room for one."""
+def test_the_range_is_in_order_and_an_open_cycle_has_room_for_one(remaining: int, recent: list[int]) -> None:
+    """Nothing is left exactly where nothing remains."""
     low, high = messages_left_range(remaining, recent)
 
     assert (low, high) == (0, 0) if remaining <= 0 else 1 <= low <= high
-    assert low <= max(messages_left(remaining, recent), remaining > 0) <= high
+
+
+@given(remaining=st.integers(1, 400_000), size=st.integers(100, 7_500))
+def test_whoever_always_writes_alike_is_taken_at_their_word(remaining: int, size: int) -> None:
+    """Twenty equal messages leave no doubt: the range is the single figure, rounded, however untypical they are."""
+    low, high = messages_left_range(remaining, [size] * 20)
+
+    assert low <= max(1, remaining // size) and remaining / size <= max(1, high)
+    assert high - low <= max(5, remaining // size // 5 + 1)
 
 
 @given(remaining=st.integers(1, 200_000), more=st.integers(0, 100_000), recent=recent_messages)
