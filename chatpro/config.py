@@ -65,6 +65,9 @@ class Settings:
     # The allowance and one message, in tokens (docs/decisions.md, "Sizes"): a median account gets about 100 messages.
     allowance_tokens: int = 200_000
     history_tokens: int = 2_000
+    # In a chat that is to remember more: twice as much. With instructions of some 300 it leaves a draft 1,700 of the 6,000 (a long one
+    # still takes its place), and makes a message dearer by 1 % of the allowance at most. Below history_tokens it adds nothing.
+    history_more_tokens: int = 4_000
     answer_tokens: int = 1_500
     answer_min_tokens: int = 500
     prompt_tokens: int = 6_000
@@ -318,6 +321,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHATPRO_MODELS": ("models", _names),
     "CHATPRO_ALLOWANCE_TOKENS": ("allowance_tokens", _number(1_000, 10_000_000_000, "tokens")),
     "CHATPRO_HISTORY_TOKENS": ("history_tokens", _number(0, 1_000_000, "tokens")),
+    "CHATPRO_HISTORY_MORE_TOKENS": ("history_more_tokens", _number(0, 1_000_000, "tokens")),
     "CHATPRO_ANSWER_TOKENS": ("answer_tokens", _number(50, 100_000, "tokens")),
     "CHATPRO_ANSWER_MIN_TOKENS": ("answer_min_tokens", _number(50, 100_000, "tokens")),
     "CHATPRO_PROMPT_TOKENS": ("prompt_tokens", _number(500, 1_000_000, "tokens")),

@@ -94,6 +94,11 @@ class Sizes:
     output_limit: int
 
     @property
+    def longest_draft(self) -> int:
+        """Tokens that a draft may have where nothing else is in the way."""
+        return max(0, self.prompt_cap - self.instructions)
+
+    @property
     def prompt_cap(self) -> int:
         """The whole prompt at most: what configuration says, or what the model's context leaves beside the answer."""
         return min(self.prompt, self.context - self.answer)
@@ -165,7 +170,7 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
     s = sizes.smallest_send(standing.allowance)
     r = standing.remaining
     base = sizes.instructions + draft
-    fits_after = max(0, sizes.prompt_cap - sizes.instructions)
+    fits_after = sizes.longest_draft
     wanted = base + sizes.answer
 
     def refused(reason: str) -> Refused:
@@ -231,6 +236,43 @@ def next_is_last(sizes: Sizes, standing: Standing) -> bool:
     s = sizes.smallest_send(standing.allowance)
     smallest = sizes.instructions + sizes.note_max + DRAFT_AT_LEAST + sizes.answer_min
     return not standing.last_charged and standing.remaining - smallest < s
+
+
+# --- The own limit ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OwnLimit:
+    """A lower limit that a person set for one cycle; `tokens` None: they lifted it. `cycle_starts_at` None: set before the first message."""
+
+    cycle_starts_at: datetime | None
+    tokens: int | None
+    at: datetime
+
+
+def own_limit_in(rows: Sequence[OwnLimit], cycle: Cycle | None) -> int | None:
+    """The limit that holds in this cycle, None when there is none. `rows` oldest first; `cycle` None before the first message."""
+    starts_at = cycle.starts_at if cycle else None
+    first = cycle is None or cycle.number == 0
+    held = [row.tokens for row in rows if row.cycle_starts_at == starts_at or (first and row.cycle_starts_at is None)]
+    return held[-1] if held else None
+
+
+def beyond_own_limit(limit: int | None, sizes: Sizes, standing: Standing, draft: int, accepted: Accepted) -> Refused | None:
+    """Asked after `decide`, of what it accepted: whether that goes beyond the person's own limit. Nothing is left out or shortened for its sake (D2)."""
+    if limit is None:
+        return None
+    over = standing.used + standing.reserved + accepted.reserve - limit
+    if over <= 0:
+        return None
+    wanted = accepted.prompt_tokens + min(accepted.answer_limit, sizes.answer)
+    return Refused("own_limit", wanted, max(0, draft - over), sizes.longest_draft)
+
+
+def own_limit_met(limit: int | None, sizes: Sizes, standing: Standing) -> bool:
+    """Whether not even a short message in a new chat fits below the own limit any more."""
+    least = sizes.instructions + DRAFT_AT_LEAST + sizes.answer
+    return limit is not None and standing.used + standing.reserved + least > limit
 
 
 # --- What it cost ----------------------------------------------------------------------------------------------------

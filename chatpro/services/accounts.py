@@ -15,18 +15,31 @@ from zoneinfo import available_timezones
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
-from chatpro.domain.allowance import Anchor, Cycle, Sizes, Standing, cycle_at, messages_left, messages_left_range, next_is_last
+from chatpro.domain.allowance import (
+    Anchor,
+    Cycle,
+    OwnLimit,
+    Sizes,
+    Standing,
+    cycle_at,
+    messages_left,
+    messages_left_range,
+    next_is_last,
+    own_limit_in,
+    own_limit_met,
+)
 from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
 from chatpro.storage import Person, Store, Unit
 from chatpro.storage.sql import GivenWarning, UsageEntry
 
-__all__ = ["Accounts", "GivenWarning", "LastAdmin", "Meter", "UsageEntry", "current_cycle", "zones"]
+__all__ = ["Accounts", "GivenWarning", "LastAdmin", "LimitNotLower", "Meter", "UsageEntry", "current_cycle", "zones"]
 
 
 @dataclass(frozen=True)
 class Meter:
     """What the page shows of the allowance, in tokens; `left` is about how many messages that is, `left_range` from how many to how many
-    (chatpro/domain/allowance.py says when it holds), (0, 0) when the cycle is closed. `cycle` is None before the first message."""
+    (chatpro/domain/allowance.py says when it holds), (0, 0) when the cycle is closed. `cycle` is None before the first message.
+    `own_limit` is what the person set for this cycle, None without one; `own_limit_met`: nothing fits below it any more."""
 
     allowance: int
     used: int
@@ -37,6 +50,8 @@ class Meter:
     cycle: Cycle | None
     next_is_last: bool
     closed: bool
+    own_limit: int | None = None
+    own_limit_met: bool = False
 
     @property
     def share(self) -> float:
@@ -51,6 +66,13 @@ class LastAdmin(ChatProError):
         super().__init__("This is the last admin. Make somebody else admin first.")
 
 
+class LimitNotLower(ChatProError):
+    """An own limit that would limit nothing."""
+
+    def __init__(self, allowance: int) -> None:
+        super().__init__(f"Your own limit has to be below your allowance of {allowance:,} tokens, and not below 0.")
+
+
 class Accounts:
     """Who is here and what they may do."""
 
@@ -63,6 +85,9 @@ class Accounts:
 
         self.on_signed_out: list[Callable[[str], None]] = []
         """Called with an account id when its sockets must close though its answers may finish."""
+
+        self.on_allowance: list[Callable[[str], None]] = []
+        """Called with an account id when another figure is in force: an entitlement or an own limit was changed. Open pages show it."""
 
     def _person(self, account_id: str) -> Person:
         return self._store.read(lambda rows: rows.person(account_id))
@@ -228,6 +253,7 @@ class Accounts:
             cycle = current_cycle(rows, actor.id, person.anchor, now)
             standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
             recent = rows.recent_totals(actor.id)
+            own_limit = own_limit_in(person.own_limits, cycle)
             return Meter(
                 allowance=allowance,
                 used=standing.used,
@@ -238,9 +264,50 @@ class Accounts:
                 cycle=cycle,
                 next_is_last=next_is_last(sizes, standing),
                 closed=standing.last_charged,
+                own_limit=own_limit,
+                own_limit_met=own_limit_met(own_limit, sizes, standing),
             )
 
         return self._store.read(work)
+
+    def set_own_limit(self, actor: Account, tokens: int) -> None:
+        """Use no more than this in the cycle that runs now (before the first message: in the first one). One below what is used already is met at
+        once. Raises LimitNotLower, and NotAllowed without a plan."""
+        _need(actor, Role.FREELANCER)
+
+        def work(unit: Unit) -> None:
+            person, now = unit.person(actor.id), self._now()
+            grant = grant_at(person.entitlements, now)
+            if grant.state is not PlanState.HAS or grant.entitlement is None:
+                raise NotAllowed
+            if not 0 <= tokens < grant.entitlement.allowance:
+                raise LimitNotLower(grant.entitlement.allowance)
+            self._limit(unit, actor.id, person.anchor, tokens, now)
+
+        self._store.write(work)
+        self._changed_allowance(actor.id)
+
+    def lift_own_limit(self, actor: Account) -> None:
+        """The allowance alone limits this cycle again. Without an own limit nothing happens."""
+        _need(actor, Role.FREELANCER)
+
+        def work(unit: Unit) -> bool:
+            person, now = unit.person(actor.id), self._now()
+            held = own_limit_in(person.own_limits, current_cycle(unit, actor.id, person.anchor, now)) is not None
+            if held:
+                self._limit(unit, actor.id, person.anchor, None, now)
+            return held
+
+        if self._store.write(work):
+            self._changed_allowance(actor.id)
+
+    def _limit(self, unit: Unit, account_id: str, anchor: Anchor | None, tokens: int | None, now: datetime) -> None:
+        cycle = current_cycle(unit, account_id, anchor, now)
+        unit.add_own_limit(account_id, OwnLimit(cycle.starts_at if cycle else None, tokens, now))
+
+    def _changed_allowance(self, account_id: str) -> None:
+        for call in self.on_allowance:
+            call(account_id)
 
     def receipts(self, actor: Account) -> list[UsageEntry]:
         """The account's own ledger rows, newest first."""

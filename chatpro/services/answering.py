@@ -34,7 +34,22 @@ from zoneinfo import ZoneInfo
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
 from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, grant_at
-from chatpro.domain.allowance import Accepted, Anchor, Charge, Refused, SendKind, Sizes, Wait, charge, cycle_at, decide, remembered, warnings_due
+from chatpro.domain.allowance import (
+    Accepted,
+    Anchor,
+    Charge,
+    Refused,
+    SendKind,
+    Sizes,
+    Wait,
+    beyond_own_limit,
+    charge,
+    cycle_at,
+    decide,
+    own_limit_in,
+    remembered,
+    warnings_due,
+)
 from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, path_to, readable_since, request_id, title_from
 from chatpro.domain.line import Line
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFound, NotSendable, Problem, StoreUnavailable
@@ -240,7 +255,7 @@ class Answering:
 
     def sizes(self) -> Sizes:
         """What one send may use with the model that answers now."""
-        return self._sizes(self._source.model.card if self._source.model else FALLBACK_CARD)
+        return self._sizes(self._card)
 
     def send(self, actor: Account, chat_id: str, text: str, follows: str | None, yes: LastYes | None = None) -> Outcome:
         """Send a message to a chat (begun by it if it is new) and have it answered.
@@ -313,17 +328,31 @@ class Answering:
 
         self._store.write(work)
 
-    def remembers_from(self, path: list[Message]) -> str | None:
-        """The entry of a conversation where the model's memory begins, for a short next message. None when it remembers all of it."""
-        model = self._source.model
-        tokenizer = model.card.tokenizer if model else FALLBACK_CARD.tokenizer
-        worded, costs, sizes = [m for m in path if m.text], [], self.sizes()
-        for message in reversed(worded):
-            costs.append(self._cost(message, tokenizer))
-            if sum(costs) > sizes.history:
-                break
-        kept = remembered(sizes, costs)
+    def remembers_from(self, path: list[Message], more: bool = False) -> str | None:
+        """The entry of a conversation where the model's memory begins, for a short next message. None when it remembers all of it.
+        `more`: the chat is to remember more."""
+        sizes = self._sizes(self._card, more)
+        kept = remembered(sizes, self._costs_of(path, sizes.history))
+        worded = [m for m in path if m.text]
         return worded[-kept].id if 0 < kept < len(worded) else None
+
+    def more_costs(self, path: list[Message]) -> int:
+        """About how many tokens dearer a short next message is where this conversation remembers more: 0 where there is no more to remember."""
+        usual, more = self._sizes(self._card), self._sizes(self._card, more=True)
+        costs = self._costs_of(path, more.history)
+        return sum(costs[remembered(usual, costs) : remembered(more, costs)])
+
+    def remember_more(self, actor: Account, chat_id: str, on: bool) -> None:
+        """From the next message on, take more of this chat's earlier conversation along, or the usual again. Raises NotFound for somebody else's chat."""
+        _need_freelancer(actor)
+
+        def work(unit: Unit) -> None:
+            if not unit.owns_chat(actor.id, chat_id):
+                raise NotFound
+            if on != (chat_id in unit.person(actor.id).remembering):
+                unit.set_remembering(actor.id, chat_id, on, self._now())
+
+        self._store.write(work)
 
     def keep(self, actor: Account, chat_id: str, text: str) -> None:
         """Keep text that can't be sent right now as the draft of this chat. Raises NotFound for somebody else's chat."""
@@ -578,17 +607,10 @@ class Answering:
         replaced = wish.question or wish.edits
         before = path_to(messages, replaced.parent_id) if replaced is not None else conversation(messages, wish.follows)
         parent = replaced.parent_id if replaced is not None else before[-1].id if before else None
-        sizes = self._sizes(model.card)
-        turns, costs, total = [], [], 0
-        for message in reversed(before):
-            if not message.text:
-                continue
-            cost = self._cost(message, model.card.tokenizer)
-            turns.append(_turn(message))
-            costs.append(cost)
-            total += cost
-            if total > sizes.history:
-                break
+        sizes = self._sizes(model.card, wish.chat_id in self._store.read(lambda rows: rows.person(wish.actor.id)).remembering)
+        costs = self._costs_of(before, sizes.history, model.card)
+        worded = [m for m in before if m.text]
+        turns = [_turn(m) for m in reversed(worded[len(worded) - len(costs) :])]
         draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
         return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
 
@@ -630,6 +652,9 @@ class Answering:
             return self._refuse(unit, account_id, chat_id, decision.reason, offer, grant, cycle.starts_at, decision, cycle.ends_at)
         if isinstance(decision, Wait):
             raise Busy("Another answer of yours is being written. How much is left for this message is known when it has ended; send it then.")
+        own_limit = own_limit_in(person.own_limits, cycle)
+        if beyond := beyond_own_limit(own_limit, offer.sizes, standing, offer.draft, decision):
+            return self._refuse(unit, account_id, chat_id, beyond.reason, offer, grant, cycle.starts_at, beyond, cycle.ends_at)
         wanted = LastYes(request, cycle.starts_at)
         if decision.kind is SendKind.LAST and yes != wanted and not (calls and standing.last_warned):
             if offer.keep:
@@ -936,15 +961,29 @@ class Answering:
             self._costs[message.id, tokenizer] = known
         return known
 
+    def _costs_of(self, path: list[Message], budget: int, card: ModelCard | None = None) -> list[int]:
+        """Tokens of a conversation's entries, newest first, up to the first that goes beyond the budget."""
+        costs: list[int] = []
+        for message in reversed([m for m in path if m.text]):
+            costs.append(self._cost(message, (card or self._card).tokenizer))
+            if sum(costs) > budget:
+                break
+        return costs
+
     # --- sizes ------------------------------------------------------------------------------------------------------
 
-    def _sizes(self, card: ModelCard) -> Sizes:
+    @property
+    def _card(self) -> ModelCard:
+        """Of the model that answers now."""
+        return self._source.model.card if self._source.model else FALLBACK_CARD
+
+    def _sizes(self, card: ModelCard, more: bool = False) -> Sizes:
         s = self._settings
         answer = min(s.answer_tokens, card.output_limit, card.context // 2)
         return Sizes(
             instructions=tokens.count_turns((Turn("system", self._instructions),), card.tokenizer),
             note_max=s.note_max_tokens,
-            history=s.history_tokens,
+            history=max(s.history_tokens, s.history_more_tokens) if more else s.history_tokens,
             answer=answer,
             answer_min=min(s.answer_min_tokens, answer),
             prompt=s.prompt_tokens,

@@ -21,7 +21,7 @@ from chatpro.storage import Store, Unit
 class Opened:
     """One chat as its owner sees it: the path through the versions, what other versions its entries have (ids, oldest first), the
     highest number of any of its entries, the answers nobody has seen yet, the answer that is being written (in whatever version), and
-    when the first and the last of it are deleted."""
+    when the first and the last of it are deleted, and whether the model is to remember more of it."""
 
     id: str
     title: str
@@ -32,6 +32,7 @@ class Opened:
     running: Message | None
     first_deleted_on: datetime
     last_deleted_on: datetime
+    remembers_more: bool = False
 
 
 class History:
@@ -77,6 +78,7 @@ class History:
             running=next((m for m in messages if m.answer and m.answer.state is AnswerState.RUNNING), None),
             first_deleted_on=deleted_on(min(sent), days),
             last_deleted_on=deleted_on(max(sent), days),
+            remembers_more=chat_id in self._store.read(lambda rows: rows.person(actor.id)).remembering,
         )
 
     def seen(self, actor: Account, chat_id: str) -> None:

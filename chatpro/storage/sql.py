@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from chatpro.domain.accounts import Account, Consent, Entitlement, Role
-from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, Standing
+from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, OwnLimit, Standing
 from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Message, Receipt
 from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
 from chatpro.storage.memory import ENTRIES, UNKNOWN, Changes, Key, Memory, Step
@@ -85,12 +85,15 @@ class GivenWarning:
 
 @dataclass(frozen=True)
 class Person:
-    """An account with its entitlements, consents (oldest first) and the day of its first use. `account` is None for an unknown id."""
+    """An account with its entitlements, consents and own limits (oldest first), the day of its first use and the chats that remember more.
+    `account` is None for an unknown id."""
 
     account: Account | None
     entitlements: tuple[Entitlement, ...]
     consents: tuple[Consent, ...]
     anchor: Anchor | None
+    own_limits: tuple[OwnLimit, ...] = ()
+    remembering: frozenset[str] = frozenset()
 
 
 NOBODY = Person(None, (), (), None)
@@ -197,7 +200,14 @@ class Unit:
             account = self.account(account_id)
             if account is None:
                 return NOBODY
-            return Person(account, tuple(self.entitlements(account_id)), tuple(self.consents(account_id)), self.anchor(account_id))
+            return Person(
+                account,
+                tuple(self.entitlements(account_id)),
+                tuple(self.consents(account_id)),
+                self.anchor(account_id),
+                tuple(self.own_limits(account_id)),
+                self.remembering(account_id),
+            )
 
         return self._recall(account_id, (PERSON,), read)
 
@@ -257,6 +267,26 @@ class Unit:
     def consents(self, account_id: str) -> list[Consent]:
         sql = "SELECT account_id, sequence, version, given, said_at, facts FROM consents WHERE account_id = ? ORDER BY sequence"
         return [Consent(r[0], r[1], r[2], r[3], _out(r[4]), r[5]) for r in self._all(sql, account_id)]
+
+    def add_own_limit(self, account_id: str, limit: OwnLimit) -> None:
+        self._changes(account_id, PERSON)
+        sequence = self._next("own_limits")
+        self._write("INSERT INTO own_limits VALUES (?, ?, ?, ?, ?)", account_id, sequence, limit.cycle_starts_at, limit.tokens, limit.at)
+
+    def own_limits(self, account_id: str) -> list[OwnLimit]:
+        """Every limit the account set for itself or lifted, oldest first."""
+        sql = "SELECT cycle_starts_at, tokens, set_at FROM own_limits WHERE account_id = ? ORDER BY sequence"
+        return [OwnLimit(_maybe(r[0]), r[1], _out(r[2])) for r in self._all(sql, account_id)]
+
+    def set_remembering(self, account_id: str, chat_id: str, more: bool, at: datetime) -> None:
+        """Whether this chat takes more of its earlier conversation along from now on."""
+        self._changes(account_id, PERSON)
+        self._write("INSERT INTO remembering VALUES (?, ?, ?, ?, ?)", account_id, self._next("remembering"), chat_id, more, at)
+
+    def remembering(self, account_id: str) -> frozenset[str]:
+        """The account's chats that remember more."""
+        latest: dict[str, bool] = dict(self._all("SELECT chat_id, more FROM remembering WHERE account_id = ? ORDER BY sequence", account_id))
+        return frozenset(chat_id for chat_id, more in latest.items() if more)
 
     # --- chats ------------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from chatpro.domain.allowance import (
     Accepted,
     Anchor,
+    OwnLimit,
     Refused,
     SendKind,
     Sizes,
     Standing,
     Wait,
+    beyond_own_limit,
     charge,
     cycle_at,
     decide,
@@ -25,6 +27,8 @@ from chatpro.domain.allowance import (
     messages_left_range,
     months_later,
     next_is_last,
+    own_limit_in,
+    own_limit_met,
     warnings_due,
 )
 from tests.conftest import trials
@@ -183,6 +187,36 @@ def test_history_gives_way_before_the_answer_does() -> None:
 
     assert isinstance(two, Accepted) and (two.history_kept, two.left_out, two.shortened, two.answer_limit) == (2, 1, False, 1_500)
     assert isinstance(none, Accepted) and (none.history_kept, none.shortened, none.answer_limit) == (0, True, 900)
+
+
+@given(standing=standings, draft=st.integers(1, 4_000), history=st.lists(st.integers(1, 900), max_size=8), limit=st.none() | st.integers(0, 300_000))
+def test_the_own_limit_refuses_exactly_what_goes_beyond_it_and_says_by_how_much(standing: Standing, draft: int, history: list[int], limit: int | None) -> None:
+    """Usage, pending and what this send reserves; a draft shorter by the difference would be just below it, where history stays what it is."""
+    accepted = decide(SIZES, standing, draft, history)
+    assume(isinstance(accepted, Accepted))
+    assert isinstance(accepted, Accepted)
+
+    refused = beyond_own_limit(limit, SIZES, standing, draft, accepted)
+
+    total = standing.used + standing.reserved + accepted.reserve
+    assert (refused is not None) == (limit is not None and total > limit)
+    if refused is not None and limit is not None:
+        assert refused.reason == "own_limit" and refused.fits_now == max(0, draft - (total - limit)) < draft <= refused.fits_after
+    if own_limit_met(limit, SIZES, standing):
+        assert refused is not None or draft < 100 or accepted.shortened
+
+
+def test_the_newest_own_limit_of_a_cycle_holds_and_of_no_other() -> None:
+    """One set before the first message belongs to the first cycle; a lifted one is none."""
+    anchor, day = Anchor(date(2026, 5, 10), "UTC"), timedelta(days=1)
+    first = cycle_at(anchor, datetime(2026, 5, 10, 12, tzinfo=UTC))
+    second = cycle_at(anchor, first.ends_at)
+    at = first.starts_at
+    rows = [OwnLimit(None, 900, at - day), OwnLimit(first.starts_at, 500, at), OwnLimit(second.starts_at, 700, at), OwnLimit(second.starts_at, None, at)]
+
+    assert [own_limit_in(rows[:n], None) for n in (0, 1, 2)] == [None, 900, 900]
+    assert [own_limit_in(rows[:n], first) for n in range(5)] == [None, 900, 500, 500, 500]
+    assert [own_limit_in(rows[:n], second) for n in range(5)] == [None, None, None, 700, None]
 
 
 @pytest.mark.fault(36, 37)

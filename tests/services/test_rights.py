@@ -46,6 +46,8 @@ MATRIX: dict[str, Right] = {
     "accounts.opt_in": Right(FREELANCER),
     "accounts.opt_out": Right(FREELANCER),
     "accounts.meter": Right(EVERYBODY, ("{sizes}",)),
+    "accounts.set_own_limit": Right(FREELANCER, (100_000,)),
+    "accounts.lift_own_limit": Right(FREELANCER),
     "accounts.receipts": Right(EVERYBODY),
     "accounts.warnings": Right(EVERYBODY),
     "history.chats": Right(FREELANCER),
@@ -60,6 +62,7 @@ MATRIX: dict[str, Right] = {
     "answering.again": Right(FREELANCER, ("{chat}", "{question}", 10**9)),
     "answering.go_on": Right(FREELANCER, ("{chat}", "{answer}")),
     "answering.keep": Right(FREELANCER, ("{chat}", "Half a sentence")),
+    "answering.remember_more": Right(FREELANCER, ("{chat}", True)),
     "answering.live": Right(EVERYBODY, ("{chat}",)),
     "answering.running_chats": Right(EVERYBODY),
     "answering.unsent": Right(EVERYBODY, ("{chat}",)),
@@ -83,6 +86,7 @@ NO_ACTOR: dict[str, str] = {
     "accounts.samples": "the sign-in page of demo mode, before anybody is somebody; holds no text",
     "answering.new_chat_id": "a random number",
     "answering.remembers_from": "reads nothing: figures about messages that the caller was allowed to read",
+    "answering.more_costs": "reads nothing: figures about messages that the caller was allowed to read",
     "answering.sizes": "figures of the settings and the model",
     "answering.watch": "called by the sockets, which carry the account's id; asks whose answer it is",
     "answering.stop_running": "called by the sockets, which carry the account's id; asks whose answer it is",
@@ -216,7 +220,9 @@ def test_a_verb_for_everybody_tells_and_changes_ones_own_only(house: House, name
 
 
 @pytest.mark.fault(20)
-@pytest.mark.parametrize("name", ["history.open", "history.rename", "history.delete", "history.restore", "answering.stop", "answering.again"])
+@pytest.mark.parametrize(
+    "name", ["history.open", "history.rename", "history.delete", "history.restore", "answering.stop", "answering.again", "answering.remember_more"]
+)
 def test_a_foreign_a_deleted_and_a_made_up_id_get_the_same_words(house: House, name: str) -> None:
     """From every verb that takes an id: NotFound, the same sentence, and nothing changed."""
     mara, tomas = person(house, "mara"), person(house, "tomas")

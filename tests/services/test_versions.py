@@ -279,3 +279,66 @@ def test_stopped_before_the_first_word_is_a_state_of_its_own(tmp_path: Path) -> 
         again = house.answering.again(mara, sent.chat_id, opened.messages[0].id, opened.newest)
         assert isinstance(again, Sent) and ended(house, mara, again).text == "Now."
         assert number(house.history.open(mara, sent.chat_id), 1) == "1 of 1"
+
+
+def test_a_chat_that_is_to_remember_more_takes_more_along_and_its_price_was_said(tmp_path: Path) -> None:
+    """From the next message on, in that chat alone, until it is taken back; the price is what the next prompt is larger."""
+    source = ScriptedSource(ScriptedModel(otherwise=words("word " * 60)))
+    with running(tmp_path, source, history_tokens=300, history_more_tokens=700) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Beginning")
+        for n in range(10):
+            ended(house, mara, sent)
+            sent = send(house, mara, f"Message {n}", sent.chat_id, sent.answer_id)
+        ended(house, mara, sent)
+        opened = house.history.open(mara, sent.chat_id)
+        price = house.answering.more_costs(opened.messages)
+        assert not opened.remembers_more and 300 < price <= 500
+        usual = house.answering.remembers_from(opened.messages)
+
+        house.answering.remember_more(mara, sent.chat_id, True)
+        house.answering.remember_more(mara, sent.chat_id, True)
+
+        opened = house.history.open(mara, sent.chat_id)
+        line = house.answering.remembers_from(opened.messages, opened.remembers_more)
+        assert opened.remembers_more and line != usual
+        following = send(house, mara, "Next", sent.chat_id, sent.answer_id)
+        ended(house, mara, following)
+        turns = source.model.prompts[-1].turns[1:-1]
+        at = next(n for n, m in enumerate(opened.messages) if m.id == line)
+        assert [t.text for t in turns] == [m.text for m in opened.messages[at:]]
+        kept = next(n for n, m in enumerate(opened.messages) if m.id == usual)
+        assert sum(house.answering._cost(m, source.model.card.tokenizer) for m in opened.messages[at:kept]) == price
+        elsewhere = send(house, mara, "Elsewhere")
+        assert not house.history.open(mara, elsewhere.chat_id).remembers_more
+
+        house.answering.remember_more(mara, sent.chat_id, False)
+
+        assert not house.history.open(mara, sent.chat_id).remembers_more
+        assert len(house.store.read(lambda rows: rows._all("SELECT * FROM remembering"))) == 2
+
+
+def test_where_there_is_nothing_more_to_remember_it_costs_nothing(tmp_path: Path) -> None:
+    """A short chat is remembered whole, and a setting below the usual one takes nothing away."""
+    with running(tmp_path, scripted(words("x"), words("y " * 400), words("z")), history_tokens=300, history_more_tokens=100) as house:
+        mara = person(house, "mara")
+        sent = send(house, mara, "Go")
+        ended(house, mara, sent)
+        assert house.answering.more_costs(house.history.open(mara, sent.chat_id).messages) == 0
+        sent = send(house, mara, "On", sent.chat_id, sent.answer_id)
+        ended(house, mara, sent)
+        house.answering.remember_more(mara, sent.chat_id, True)
+        messages = house.history.open(mara, sent.chat_id).messages
+        assert house.answering.more_costs(messages) == 0
+        assert house.answering.remembers_from(messages, True) == house.answering.remembers_from(messages)
+
+
+def test_nobody_sets_the_memory_of_a_chat_that_is_not_theirs(tmp_path: Path) -> None:
+    with running(tmp_path, scripted()) as house:
+        mara, tomas = person(house, "mara"), person(house, "tomas")
+        sent = send(house, mara, "Go")
+        ended(house, mara, sent)
+        for chat_id in (sent.chat_id, house.answering.new_chat_id()):
+            with pytest.raises(NotFound):
+                house.answering.remember_more(tomas, chat_id, True)
+        assert not house.history.open(mara, sent.chat_id).remembers_more
