@@ -170,6 +170,7 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
     s = sizes.smallest_send(standing.allowance)
     r = standing.remaining
     base = sizes.instructions + draft
+    ordinary = r - s - sizes.instructions - max(draft, DRAFT_AT_LEAST)  # what an ordinary send may use beside that
     fits_after = sizes.longest_draft
     wanted = base + sizes.answer
 
@@ -178,17 +179,17 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
 
     if base > sizes.prompt_cap:
         return refused("too_long")
-    if standing.last_charged or (standing.last_charged_before and r < s):
-        return refused("no_tokens")
+    if is_closed(sizes, standing):
+        return Refused("no_tokens", wanted, 0, fits_after)
 
     offered = _fitting(history, min(sizes.history, sizes.prompt_cap - base))
     if not standing.last_warned:
         for kept in range(offered, -1, -1):
             resent = sum(history[:kept])
-            if r - (base + resent) - sizes.answer >= s:
+            if resent + sizes.answer <= ordinary:
                 return _accepted(SendKind.ORDINARY, kept, resent, base, sizes.answer, len(history), sizes)
-        if r - base - s >= sizes.answer_min:
-            return _accepted(SendKind.ORDINARY, 0, 0, base, r - base - s, len(history), sizes)
+        if ordinary >= sizes.answer_min:
+            return _accepted(SendKind.ORDINARY, 0, 0, base, ordinary, len(history), sizes)
     if standing.reserved > 0:
         return Wait()
     if base + sizes.answer_min <= r:
@@ -231,11 +232,20 @@ def _accepted(kind: SendKind, kept: int, resent: int, base: int, answer: int, of
     )
 
 
+def is_closed(sizes: Sizes, standing: Standing) -> bool:
+    """Whether a last message was charged: under the figure in force, or under an earlier one that was not raised by enough to reopen the cycle (D2).
+    What is pending does not close it: it may be given back."""
+    reopened = standing.allowance - standing.used >= sizes.smallest_send(standing.allowance)
+    return standing.last_charged or (standing.last_charged_before and not reopened)
+
+
 def next_is_last(sizes: Sizes, standing: Standing) -> bool:
-    """Whether the page should say beforehand that the next message will be the last of the cycle."""
-    s = sizes.smallest_send(standing.allowance)
+    """Whether the page should say beforehand that the next message will be the last of the cycle: whatever is written, and however what is pending
+    ends. False where nothing can be sent at all."""
     smallest = sizes.instructions + sizes.note_max + DRAFT_AT_LEAST + sizes.answer_min
-    return not standing.last_charged and standing.remaining - smallest < s
+    most = standing.allowance - standing.used
+    last = standing.last_warned or most - smallest < sizes.smallest_send(standing.allowance)
+    return last and most >= sizes.instructions + sizes.answer_min and not is_closed(sizes, standing)
 
 
 # --- The own limit ---------------------------------------------------------------------------------------------------

@@ -37,9 +37,9 @@ class Line:
         return False
 
     def next(self, may: Callable[[str], bool]) -> str | None:
-        """Take the ticket whose turn it is, among the accounts that may have another answer now. None when there is none."""
+        """Take the ticket whose turn it is, among each account's first ones that may go now. None when there is none."""
         for account_id, tickets in self._waiting.items():
-            if may(account_id):
+            if may(tickets[0]):
                 ticket = tickets.pop(0)
                 del self._waiting[account_id]
                 if tickets:

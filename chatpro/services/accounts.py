@@ -22,11 +22,13 @@ from chatpro.domain.allowance import (
     Sizes,
     Standing,
     cycle_at,
+    is_closed,
     messages_left,
     messages_left_range,
     next_is_last,
     own_limit_in,
     own_limit_met,
+    warnings_due,
 )
 from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
 from chatpro.storage import Person, Store, Unit
@@ -73,6 +75,13 @@ class LimitNotLower(ChatProError):
         super().__init__(f"Your own limit has to be below your allowance of {allowance:,} tokens, and not below 0.")
 
 
+class NoAllowance(ChatProError):
+    """An entitlement that would grant nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("An entitlement needs a plan and an allowance above 0 tokens.")
+
+
 class Accounts:
     """Who is here and what they may do."""
 
@@ -105,7 +114,8 @@ class Accounts:
         elif identity.roles is not None or identity.plan is not None:
             taken = self._store.read(lambda rows: rows.claims_taken_at(found.id))
             if taken is None or taken < identity.issued_at:
-                self._store.write(lambda unit: self._take_over(unit, found, identity))
+                if self._store.write(lambda unit: self._take_over(unit, found, identity)):
+                    self._changed_allowance(found.id)
                 if identity.roles is not None and Role.FREELANCER not in identity.roles:
                     self._stopped(found.id)
         account = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
@@ -128,8 +138,9 @@ class Accounts:
         unit.append_audit(account.id, "account.made", self._now(), subject=account.id)
         self._take_over(unit, account, identity)
 
-    def _take_over(self, unit: Unit, account: Account, identity: Identity) -> None:
-        """Claimed roles and plan replace the stored ones, once for each time the provider said them: a cookie repeats them for weeks."""
+    def _take_over(self, unit: Unit, account: Account, identity: Identity) -> bool:
+        """Claimed roles and plan replace the stored ones, once for each time the provider said them: a cookie repeats them for weeks.
+        Returns whether another entitlement is in force."""
         now = self._now()
         unit.change_account(account.id, "claims", str(identity.issued_at), now)
         if identity.roles is not None and identity.roles != account.roles:
@@ -139,9 +150,28 @@ class Accounts:
             grant = grant_at(unit.entitlements(account.id), now)
             held = grant.entitlement if grant.state is PlanState.HAS else None
             if identity.plan and (held is None or held.plan != identity.plan):
-                unit.add_entitlement(account.id, identity.plan, self._settings.allowance_tokens, now, None, now)
-            elif not identity.plan and held is not None:
-                unit.add_entitlement(account.id, held.plan, held.allowance, held.starts_at, now, now)
+                self._entitle(unit, "provider", account.id, identity.plan, self._settings.allowance_tokens)
+                return True
+            if not identity.plan and held is not None:
+                self._end(unit, "provider", held)
+                return True
+        return False
+
+    def _entitle(self, unit: Unit, by: str, account_id: str, plan: str, allowance: int) -> None:
+        """Grant this from now on. The 75 and 95 that usage has reached under the new figure are written with it, so that nobody is past them unwarned."""
+        now = self._now()
+        unit.add_entitlement(account_id, plan, allowance, now, None, now)
+        unit.append_audit(by, "entitlement.set", now, subject=account_id, reason=f"{plan}: {allowance} tokens")
+        cycle = current_cycle(unit, account_id, unit.person(account_id).anchor, now)
+        if cycle is not None:
+            used = unit.standing(account_id, cycle.starts_at, allowance).used
+            for kind in warnings_due(allowance, used):
+                unit.add_warning(account_id, cycle.starts_at, kind, allowance, plan, now)
+
+    def _end(self, unit: Unit, by: str, held: Entitlement) -> None:
+        now = self._now()
+        unit.add_entitlement(held.account_id, held.plan, held.allowance, held.starts_at, now, now)
+        unit.append_audit(by, "entitlement.ended", now, subject=held.account_id, reason=held.plan)
 
     def find(self, account_id: str) -> Account | None:
         """The account as it is now, None when there is none or it was closed."""
@@ -198,6 +228,34 @@ class Accounts:
             self._stopped(account_id)
 
     # --- plan and consent -------------------------------------------------------------------------------------------
+
+    def entitle(self, actor: Account, account_id: str, plan: str, allowance: int) -> None:
+        """Grant an account this plan with this allowance (tokens a cycle) from now on, in the cycle that runs: raised, lowered, resumed or for the
+        first time. Running answers finish; what was used stays used. Raises NotFound, NoAllowance."""
+        _need(actor, Role.ADMIN)
+        if allowance < 1 or not plan.strip():
+            raise NoAllowance
+
+        def work(unit: Unit) -> None:
+            if unit.account(account_id) is None:
+                raise NotFound
+            self._entitle(unit, actor.id, account_id, plan.strip(), allowance)
+
+        self._store.write(work)
+        self._changed_allowance(account_id)
+
+    def end_plan(self, actor: Account, account_id: str) -> None:
+        """The account's plan ends now: the next send is refused, a running answer finishes (D6b). Without a plan nothing happens."""
+        _need(actor, Role.ADMIN)
+
+        def work(unit: Unit) -> bool:
+            grant = grant_at(unit.person(account_id).entitlements, self._now())
+            if grant.state is PlanState.HAS and grant.entitlement is not None:
+                self._end(unit, actor.id, grant.entitlement)
+            return grant.state is PlanState.HAS
+
+        if self._store.write(work):
+            self._changed_allowance(account_id)
 
     def grant(self, actor: Account) -> Grant:
         """Which of the three states of the plan holds now."""
@@ -263,7 +321,7 @@ class Accounts:
                 left_range=(0, 0) if standing.last_charged else messages_left_range(standing.remaining, recent),
                 cycle=cycle,
                 next_is_last=next_is_last(sizes, standing),
-                closed=standing.last_charged,
+                closed=is_closed(sizes, standing),
                 own_limit=own_limit,
                 own_limit_met=own_limit_met(own_limit, sizes, standing),
             )

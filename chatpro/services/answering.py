@@ -78,6 +78,10 @@ IN_CHAT = "An answer is being written in this chat. Stop it or wait for its end,
 RESTART = "The service is about to restart. Your text is still here; send it again in a minute."
 LINE_FULL = "The service is busy, and as many messages are waiting as it can hold. Your text is still here; try again in a moment."
 WAITED = "The service is busy: no place came free in time, so nothing was sent. Your text is still here; try again in a moment."
+OWN_FIRST = "Another answer of yours is still being written, and how much is left for this message is known when it has ended. Nothing was sent; send it then."
+AHEAD_OWN = -1
+"""In place of how many go before it: it waits for another answer of the same person."""
+
 CHAT_ID = re.compile(r"[0-9a-f]{32}")
 """What `new_chat_id` makes; anything else in an address begins no chat."""
 
@@ -95,10 +99,12 @@ class Sent:
 
 @dataclass(frozen=True)
 class InLine:
-    """It waits for a place and is decided when its turn has come. The answer will have this id; `outcome` says if there is none."""
+    """It waits and is decided when its turn has come: for a place, or (`own`) for the person's other answers to end, because only then it is
+    known what is left for it. The answer will have this id; `unsent` says if there is none."""
 
     chat_id: str
     answer_id: str
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class _Wish:
 
 class LiveAnswer:
     """An answer being written, or waited for. `text` only grows and may be read from any thread, like `ahead`: how many go before it
-    in the line, None once it has its place. The rest belongs to the server's loop."""
+    in the line (AHEAD_OWN: it waits for the person's own answers), None once it has its place. The rest belongs to the server's loop."""
 
     def __init__(self, wish: _Wish) -> None:
         self.id = secrets.token_urlsafe(16)  # 128 bits in few letters: it goes over the wire with each word
@@ -171,6 +177,7 @@ class LiveAnswer:
         self.wish = wish
         self.ahead: int | None = None
         self.placed = False
+        self.alone = False  # to be decided when nothing else of the account is pending
         self.accepted = False  # its unit of work is committed: the message is in the chat
         self.asked = time.monotonic()
         self.ticket: str | None = None  # it came in through the line
@@ -452,18 +459,22 @@ class Answering:
             if self._closing:
                 raise Busy(RESTART)
             # The same send again needs no place: it becomes the first one's answer, whatever is full.
-            if self._may_run(live.account_id) or self._decided[wish.request] or self._same(wish):
+            if self._may_run(live) or self._decided[wish.request] or self._same(wish):
                 self._take_place(live)
                 self._decided[wish.request] += 1
         if not live.placed:
             return self._wait(live)
         try:
-            return self._enter(live)
+            outcome = self._enter(live)
         finally:
             with self._lock:
                 self._decided -= Counter((wish.request,))
+        if not isinstance(outcome, Wait):
+            return outcome
+        live.alone = True
+        return self._wait(live)
 
-    def _enter(self, live: LiveAnswer) -> Sent | NotSent | AskLast:
+    def _enter(self, live: LiveAnswer) -> Sent | NotSent | AskLast | Wait:
         """Decide a send that has its place. From the acceptance on the place is the answer's, which gives it back when it has ended."""
         accepted = False
         try:
@@ -483,8 +494,8 @@ class Answering:
 
     # --- the waiting line -----------------------------------------------------------------------------------------------
 
-    def _may_run(self, account_id: str) -> bool:
-        return self._places > 0 and self._held[account_id] < self._settings.running_per_account
+    def _may_run(self, live: LiveAnswer) -> bool:
+        return self._places > 0 and self._held[live.account_id] < (1 if live.alone else self._settings.running_per_account)
 
     def _take_place(self, live: LiveAnswer) -> None:
         self._places -= 1
@@ -500,7 +511,7 @@ class Answering:
             if (other.account_id, other.chat_id) == (live.account_id, live.chat_id):
                 if other.wish.request != live.wish.request:
                     raise Busy(IN_CHAT)
-                return InLine(live.chat_id, other.id)
+                return InLine(live.chat_id, other.id, other.alone)
         return None
 
     def _wait(self, live: LiveAnswer) -> Outcome:
@@ -517,7 +528,7 @@ class Answering:
             if self._closing:
                 raise Busy(RESTART)
             if self._loop is None or len(self._line) >= self._settings.waiting_total or self._line.of(live.account_id) >= self._settings.waiting_per_account:
-                raise Busy(LINE_FULL)
+                raise Busy(OWN_FIRST if live.alone else LINE_FULL)
             self._line.join(live.account_id, live.id)
             self._live[live.id] = live
             live.ticket = live.id
@@ -525,23 +536,27 @@ class Answering:
             loop = self._loop
         loop.call_soon_threadsafe(loop.call_later, self._settings.waiting_seconds, self._tired, live)
         self._admit()  # a place may have come free meanwhile
-        return InLine(wish.chat_id, live.id)
+        return InLine(wish.chat_id, live.id, live.alone)
 
     def _admit(self) -> None:
         """Whoever's turn it is, while there are places; and everybody else learns where they stand."""
         with self._lock:
             loop, entering = self._loop, []
-            while loop is not None and not self._closing and self._places > 0 and (ticket := self._line.next(self._may_run)) is not None:
+            while loop is not None and not self._closing and self._places > 0 and (ticket := self._line.next(self._may_go)) is not None:
                 self._take_place(self._live[ticket])
                 entering.append(self._live[ticket])
             moved = list(entering)
-            for ticket, ahead in self._line.places().items():
+            for ticket, place in self._line.places().items():
                 waiting = self._live[ticket]
+                ahead = AHEAD_OWN if waiting.alone else place
                 if waiting.ahead != ahead:
                     waiting.ahead = ahead
                     moved.append(waiting)
         if loop is not None and moved and not loop.is_closed():
             loop.call_soon_threadsafe(self._let_in, entering, moved)
+
+    def _may_go(self, ticket: str) -> bool:
+        return self._may_run(self._live[ticket])
 
     def _let_in(self, entering: list[LiveAnswer], moved: list[LiveAnswer]) -> None:
         for live in entering:
@@ -556,7 +571,7 @@ class Answering:
         try:
             if self._closing:
                 raise Busy(RESTART)
-            outcome: Outcome | ChatProError = await asyncio.to_thread(self._enter, live)
+            outcome: Outcome | ChatProError | Wait = await asyncio.to_thread(self._enter, live)
         except ChatProError as error:
             outcome = error
         except Exception as error:
@@ -564,13 +579,30 @@ class Answering:
             outcome = ModelProblem(Problem.INTERNAL, "")
         if isinstance(outcome, Sent | InLine) and outcome.answer_id == live.id:
             return
+        if isinstance(outcome, Wait):
+            if self._back_into_line(live):
+                return
+            outcome = Busy(RESTART if self._closing else OWN_FIRST)
         if not isinstance(outcome, Sent | InLine):
             self._note_unsent(live, outcome)
         self._forget(live)  # or it had been sent already, from another tab
         live.finish()
 
+    def _back_into_line(self, live: LiveAnswer) -> bool:
+        """Its turn came while something of the account was pending, so it waits for that. False when it did so already: then what is pending is
+        nobody's here, and nobody can say when it ends."""
+        with self._lock:
+            if live.alone or self._closing:
+                return False
+            live.alone, live.placed = True, False
+            self._places += 1
+            self._held -= Counter((live.account_id,))
+            self._line.join(live.account_id, live.id)
+        self._admit()
+        return True
+
     def _tired(self, live: LiveAnswer) -> None:
-        if self._leave_line(live, Busy(WAITED)):
+        if self._leave_line(live, Busy(OWN_FIRST if live.alone else WAITED)):
             live.finish()
 
     def _leave_line(self, live: LiveAnswer, why: ChatProError | None) -> bool:
@@ -614,7 +646,7 @@ class Answering:
         draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
         return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
 
-    def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast:
+    def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast | Wait:
         """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together.
 
         The answer is among the running ones before the unit ends: whoever opts out or deletes the chat in the next unit finds it there.
@@ -651,7 +683,7 @@ class Answering:
         if isinstance(decision, Refused):
             return self._refuse(unit, account_id, chat_id, decision.reason, offer, grant, cycle.starts_at, decision, cycle.ends_at)
         if isinstance(decision, Wait):
-            raise Busy("Another answer of yours is being written. How much is left for this message is known when it has ended; send it then.")
+            return decision
         own_limit = own_limit_in(person.own_limits, cycle)
         if beyond := beyond_own_limit(own_limit, offer.sizes, standing, offer.draft, decision):
             return self._refuse(unit, account_id, chat_id, beyond.reason, offer, grant, cycle.starts_at, beyond, cycle.ends_at)
@@ -668,7 +700,7 @@ class Answering:
         reservation, answer = secrets.token_hex(16), live.id
         expires_at = now + timedelta(seconds=self._settings.answer_seconds + self._settings.reservation_grace_seconds)
         if not unit.reserve(account_id, reservation, request, cycle, entitlement.allowance, keep_free, decision, now, expires_at):
-            raise Busy("Other messages of yours were faster, and what is left has to be counted first. Send it again.")
+            return Wait()  # an engine with several writers: others were faster
         if decision.kind is SendKind.LAST:
             unit.add_warning(account_id, cycle.starts_at, "last_message", entitlement.allowance, entitlement.plan, now)
         question_id = offer.question_id or request
@@ -841,6 +873,8 @@ class Answering:
         cost = Charge(0, 0, "estimated", 0)
         if text:
             cost = charge(spent, call.prompt_tokens, tokens.count(text, self._tokenizer(call.model)), call.tokens)
+            if spent is not None and cost.counted == "estimated":
+                log.warning("answer %s: the provider's figures can't be (%s in, %s out), so it was counted here", call.answer_id, *map(_figure, spent))
         resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
         used = unit.resolve(call, resolution, cost.total, now)
         if used is None:
@@ -1042,6 +1076,11 @@ def _need_reachable(rows: Unit, account_id: str, chat_id: str) -> bool:
     if not rows.may_begin_chat(account_id, chat_id):
         raise NotFound
     return True
+
+
+def _figure(claimed: object) -> str:
+    """For the log: the number itself, and of anything else only its kind, for nobody knows what is in it."""
+    return f"{claimed:d}" if type(claimed) is int else type(claimed).__name__
 
 
 def _need_freelancer(actor: Account) -> None:

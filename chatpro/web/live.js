@@ -463,6 +463,7 @@ const points = (text) => {
   return count;
 };
 
+const OWN_FIRST = -1; // in place of how many go before it: the person's own other answers do
 const NOTHING = { id: null, text: "", at: 0, ended: false, ends: 0, ahead: null };
 
 /** The page's one socket. It outlives the component, which the page may take away and put back in one run. */
@@ -710,9 +711,11 @@ class View {
     if (!this.id) return;
     if (this.waits) {
       const { ahead } = this.line.answer;
-      this.note.textContent = ahead ? `Waiting for a place: ${ahead} ${ahead === 1 ? "message goes" : "messages go"} before yours` : "Waiting for a place: yours is next";
+      const what = ahead === OWN_FIRST ? "Waiting for your other answer" : "Waiting for a place";
+      const where = ahead === OWN_FIRST ? "when it has ended, it is known what is left for this one" : ahead === 1 ? "1 message goes before yours" : `${ahead} messages go before yours`;
+      this.note.textContent = `${what}: ${ahead ? where : "yours is next"}`;
       if (!this.stopping) this.label.textContent = "Don't send";
-      if (!this.waited) this.status.textContent = "Waiting for a place";
+      if (!this.waited) this.status.textContent = what;
       this.waited = true;
       return;
     }

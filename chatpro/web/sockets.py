@@ -8,8 +8,8 @@ A channel is the key: unguessable, made by the script for its own page, bound to
 again every few seconds, and dead with them. Offsets count code points, as Python does; the page counts the same way.
 
 What goes over it, as JSON: out `{"id", "at", "add"}` and `{"id", "end": true}`, before the first word `{"id", "ahead"}` (how many go
-before it in the waiting line, null when it has its place), and of the account's other chats `{"chat", "is"}` (running, unread, idle);
-in `{"id", "at"}` (send the rest from there) and `{"stop": id}`.
+before it in the waiting line, -1 for the person's own other answers, null when it has its place), and of the account's other chats
+`{"chat", "is"}` (running, unread, idle); in `{"id", "at"}` (send the rest from there) and `{"stop": id}`.
 """
 
 from __future__ import annotations

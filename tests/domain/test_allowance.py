@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from chatpro.domain.allowance import (
     cycle_at,
     decide,
     first_instant,
+    is_closed,
     messages_left,
     messages_left_range,
     months_later,
@@ -258,6 +260,42 @@ def test_the_page_announces_the_last_message_before_it_comes() -> None:
     assert not next_is_last(SIZES, Standing(200_000, 200_000 - 2 * s, 0))
     assert next_is_last(SIZES, Standing(200_000, 200_000 - 900 - s + 1, 0))
     assert not next_is_last(SIZES, Standing(200_000, 199_500, 0, last_charged=True))
+
+
+@pytest.mark.fault(46)
+@given(standing=standings, draft=st.integers(1, 6_000), history=st.lists(st.integers(1, 900), max_size=4), given_back=st.floats(0, 1))
+def test_nothing_is_announced_as_the_last_that_might_still_be_an_ordinary_one(standing: Standing, draft: int, history: list[int], given_back: float) -> None:
+    """However short the next draft is, and whatever comes back of what is pending. And where it is not announced, a short draft is ordinary."""
+    charged = standing.used + standing.reserved - round(standing.reserved * given_back)
+    settled = replace(standing, used=charged, reserved=0)
+    decision = decide(SIZES, settled, draft, history)
+
+    if next_is_last(SIZES, standing):
+        assert not (isinstance(decision, Accepted) and decision.kind is SendKind.ORDINARY)
+    elif settled == standing and standing.remaining >= SIZES.instructions + SIZES.answer_min:
+        short = decide(SIZES, standing, 100, [])
+        assert isinstance(short, Accepted) and short.kind is SendKind.ORDINARY
+
+
+def test_after_a_last_message_that_came_to_nothing_the_next_is_announced_as_the_last() -> None:
+    """However much room there is again: it was called the last, and from then on each further one is."""
+    assert next_is_last(SIZES, Standing(200_000, 190_000, 0, last_warned=True))
+    assert not next_is_last(SIZES, Standing(200_000, 190_000, 0, last_warned=True, last_charged=True))
+
+
+@pytest.mark.fault(47)
+def test_where_nothing_can_be_sent_nothing_is_announced() -> None:
+    """A lowered allowance has no last message of its own where not even that fits."""
+    assert not next_is_last(SIZES, Standing(100_000, 150_000, 0, highest=200_000))
+    assert next_is_last(SIZES, Standing(100_000, 98_800, 0, highest=200_000))
+
+
+@pytest.mark.fault(46)
+def test_a_pending_last_message_closes_nothing_under_a_raised_allowance() -> None:
+    """It may come to nothing, so whoever sends meanwhile waits; refused would be wrong."""
+    pending = Standing(205_000, 199_000, 6_000, last_warned=True, last_charged_before=True, highest=205_000)
+
+    assert isinstance(decide(SIZES, pending, 100, []), Wait) and not is_closed(SIZES, pending)
 
 
 def test_how_many_messages_are_left_goes_by_the_persons_own_mean_once_there_are_five() -> None:

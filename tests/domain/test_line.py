@@ -18,7 +18,7 @@ def filled(accounts: list[str]) -> Line:
     return line
 
 
-def everybody(account: str) -> bool:
+def everybody(ticket: str) -> bool:
     return True
 
 
@@ -33,8 +33,8 @@ def test_one_person_with_twenty_sends_delays_nobody_else() -> None:
 def test_whoever_may_have_no_more_is_passed_over_and_keeps_their_turn() -> None:
     line = filled(["a", "a", "b"])
 
-    assert line.next(lambda account: account != "a") == "b2"
-    assert line.next(lambda account: account != "a") is None
+    assert line.next(lambda ticket: ticket[0] != "a") == "b2"
+    assert line.next(lambda ticket: ticket[0] != "a") is None
     assert line.next(everybody) == "a0"
 
 

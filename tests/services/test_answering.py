@@ -367,14 +367,16 @@ def test_what_came_before_a_broken_stream_is_kept_and_charged_as_estimated(tmp_p
 
 @pytest.mark.fault(36)
 @pytest.mark.parametrize("usage", [(None, None), (-5, 3), (10**12, 10**12), ("12", "x"), (0.5, 1.5), (0, 0)])
-def test_absurd_usage_figures_are_counted_here(tmp_path: Path, usage: tuple[object, object]) -> None:
-    """Marked as estimated; the ledger never goes below zero or beyond the reservation."""
+def test_absurd_usage_figures_are_counted_here(tmp_path: Path, usage: tuple[object, object], caplog: pytest.LogCaptureFixture) -> None:
+    """Marked as estimated and logged, a figure that is none by its kind alone; the ledger never goes below zero or beyond the reservation."""
     with running(tmp_path, scripted(words("A sensible answer of some words.", usage=usage))) as house:
         mara = person(house, "mara")
         message = ended(house, mara, send(house, mara, "Go"))
 
         assert message.answer is not None and message.answer.receipt is not None
         assert message.answer.receipt.counted == "estimated" and 0 < message.answer.receipt.total < 3_000
+        told = [str(f) if type(f) is int else type(f).__name__ for f in usage]
+        assert f"the provider's figures can't be ({told[0]} in, {told[1]} out)" in caplog.text
         assert_books_agree(house, mara)
 
 
@@ -447,14 +449,16 @@ def test_fifty_senders_race_for_room_for_ten(tmp_path: Path) -> None:
             with ThreadPoolExecutor(50) as pool:
                 outcomes = [f.result() for f in [pool.submit(sender) for _ in range(50)]]
 
-            sent = [o for o in outcomes if isinstance(o, Sent)]
-            assert len(sent) == 10
-            assert all(isinstance(o, (Sent, Busy)) for o in outcomes)
+            sent, waiting = [o for o in outcomes if isinstance(o, Sent)], [o for o in outcomes if isinstance(o, InLine)]
+            assert len(sent) == 10 and all(o.own for o in waiting)
+            assert all(isinstance(o, (Sent, InLine, Busy)) for o in outcomes)
             meter = house.accounts.meter(mara, sizes)
             assert meter is not None and meter.used + meter.reserved <= meter.allowance
+            assert len(source.model.prompts) <= 10
             gate.set()
-            for one in sent:
-                ended(house, mara, one)
+            for one in (*sent, *waiting):  # what waited goes when the ten have cost less than was set aside for them
+                until(lambda one=one, house=house, mara=mara: house.answering.watch(mara.id, one.answer_id) is None)  # type: ignore[misc]
+            assert house.store.read(lambda rows, mara=mara: rows.refusals(mara.id)) == []
             assert_books_agree(house, mara)
 
 

@@ -109,7 +109,7 @@ def test_it_holds_for_its_cycle_alone(tmp_path: Path) -> None:
 
         assert meter_of(house, mara).own_limit is None
         ended(house, mara, send(house, mara, "A new month"))
-        assert [row.tokens for row in house.store.person(mara.id).own_limits] == [40_000]
+        assert [row.tokens for row in house.store.read(lambda rows: rows.person(mara.id)).own_limits] == [40_000]
 
 
 def test_one_that_is_set_before_the_first_message_holds_in_the_first_cycle(tmp_path: Path) -> None:
@@ -156,4 +156,4 @@ def test_open_pages_are_told_and_lifting_what_is_not_there_tells_nobody(tmp_path
         house.accounts.lift_own_limit(mara)
 
         assert seen == [(mara.id, 5), (mara.id, None)]
-        assert [row.tokens for row in house.store.person(mara.id).own_limits] == [5, None]
+        assert [row.tokens for row in house.store.read(lambda rows: rows.person(mara.id)).own_limits] == [5, None]

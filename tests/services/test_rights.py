@@ -39,6 +39,8 @@ MATRIX: dict[str, Right] = {
     "accounts.learn_zone": Right(EVERYBODY, ("Asia/Tokyo",)),
     "accounts.set_zone": Right(EVERYBODY, ("Asia/Tokyo",)),
     "accounts.set_roles": Right(frozenset({Role.ADMIN}), ("{mara}", FREELANCER)),
+    "accounts.entitle": Right(frozenset({Role.ADMIN}), ("{mara}", "Freelancer Plus", 200_000)),
+    "accounts.end_plan": Right(frozenset({Role.ADMIN}), ("no such account",)),
     "accounts.grant": Right(EVERYBODY),
     "accounts.entitlements": Right(EVERYBODY),
     "accounts.opted_in": Right(EVERYBODY),

@@ -14,7 +14,7 @@ from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account
 from chatpro.errors import Busy
 from chatpro.models.scripted import Ended, Hold, ScriptedModel, ScriptedSource
-from chatpro.services.answering import AskLast, InLine, NotSent, Sent, Unsent
+from chatpro.services.answering import AHEAD_OWN, AskLast, InLine, NotSent, Sent, Unsent
 from tests.cast import PLAN, build_house, person, spend, write_chat
 from tests.conftest import trials
 from tests.running import assert_books_agree, ended, running, send, started, until
@@ -250,3 +250,98 @@ def twenty_and_one(tmp_path: Path) -> None:
         assert house.answering._places == 4 and not house.answering._held
         assert_books_agree(house, mara)
         ended(house, tomas, send(house, tomas, "And on"))
+
+
+# --- until the person's own answers have ended ------------------------------------------------------------------------
+
+
+@contextmanager
+def near_the_end(tmp_path: Path, *scripts: Any, left: int = 6_000, **settings: Any) -> Iterator[tuple[House, Account, ScriptedModel]]:
+    """Mara has this much left: one ordinary send, and then nobody knows yet."""
+    model = ScriptedModel(*scripts)
+    with running(tmp_path, ScriptedSource(model), **settings) as house:
+        mara = person(house, "mara")
+        spend(house, mara, 200_000 - left)
+        yield house, mara, model
+
+
+def test_what_nobody_can_know_yet_waits_for_the_persons_own_answer_and_is_decided_then(tmp_path: Path) -> None:
+    """With one ordinary send pending nothing is left for a second; once the first has cost little, it goes as an ordinary one. Nobody was refused."""
+    gate = threading.Event()
+    with near_the_end(tmp_path, ("First.", Hold(gate), Ended("stop")), ("Second.", Ended("stop")), left=4_500) as (house, mara, _):
+        first = send(house, mara, "One")
+        waiting = in_line(house, mara, "Two")
+        assert waiting.own and house.history.draft(mara, waiting.chat_id) == "Two"
+        until(lambda: stands(house, mara, waiting) == AHEAD_OWN)
+        assert in_line(house, mara, "Two", waiting.chat_id) == waiting, "the same send again is the same"
+        gate.set()
+        ended(house, mara, first)
+        until(lambda: house.answering.watch(mara.id, waiting.answer_id) is None)
+
+        assert [m.text for m in house.history.open(mara, waiting.chat_id).messages] == ["Two", "Second."]
+        assert house.history.draft(mara, waiting.chat_id) is None
+        assert house.store.read(lambda rows: rows.refusals(mara.id)) == []
+        assert_books_agree(house, mara)
+
+
+def test_where_too_little_is_left_after_it_the_person_is_asked_about_the_last_message(tmp_path: Path) -> None:
+    """The first answer cost all it might: the one that waited would be the last, and waits for a yes."""
+    gate = threading.Event()
+    with near_the_end(tmp_path, ("word " * 1_450, Hold(gate), Ended("stop")), left=4_000) as (house, mara, _):
+        first = send(house, mara, "One")
+        waiting = in_line(house, mara, "Two")
+        gate.set()
+        ended(house, mara, first)
+
+        unsent = until(lambda: house.answering.unsent(mara, waiting.chat_id))
+        assert isinstance(unsent.why, AskLast)
+        sent = house.answering.send(mara, waiting.chat_id, "Two", None, unsent.why.yes)
+        assert isinstance(sent, Sent)
+        ended(house, mara, sent)
+
+
+def test_one_from_the_line_that_turns_out_to_need_it_goes_back_and_waits_for_the_own_answer(tmp_path: Path) -> None:
+    """First for a place, then for the person's other answer; no place is lost on the way."""
+    gates = threading.Event(), threading.Event()
+    scripts = ("x", Hold(gates[0]), Ended("stop")), ("y", Hold(gates[1]), Ended("stop")), ("Third.", Ended("stop"))
+    with near_the_end(tmp_path, *scripts, left=6_500, running_per_account=2) as (house, mara, model):
+        first, second = send(house, mara, "One"), send(house, mara, "Two")
+        third = in_line(house, mara, "Three")
+        assert not third.own
+        until(lambda: stands(house, mara, third) == 0)
+        spend(house, mara, 2_300)
+        gates[0].set()
+        ended(house, mara, first)
+        until(lambda: stands(house, mara, third) == AHEAD_OWN)
+        gates[1].set()
+        ended(house, mara, second)
+        until(lambda: house.answering.watch(mara.id, third.answer_id) is None)
+
+        assert [m.text for m in house.history.open(mara, third.chat_id).messages] == ["Three", "Third."]
+        assert house.answering._places == house.settings.running_total and not house.answering._held
+        assert_books_agree(house, mara)
+
+
+def test_what_is_pending_and_nobodys_here_is_not_waited_for_in_a_circle(tmp_path: Path) -> None:
+    """A dead process left it and the store could not be written: the person gets a sentence, once, and the text stays."""
+    with near_the_end(tmp_path, ("One.", Ended("stop")), left=4_500) as (house, mara, model):
+        ended(house, mara, send(house, mara, "One"))
+        starts_at = house.store.read(lambda rows: rows.latest_cycle_starts_at(mara.id))
+        assert starts_at is not None
+        house.store.write(lambda unit: unit._all("UPDATE cycles SET reserved = 2500 WHERE account_id = ?", mara.id))
+        waiting = in_line(house, mara, "Two")
+
+        unsent = until(lambda: house.answering.unsent(mara, waiting.chat_id))
+        assert isinstance(unsent.why, Busy) and "Another answer of yours" in str(unsent.why)
+        assert house.history.draft(mara, waiting.chat_id) == "Two" and len(model.prompts) == 1
+
+
+def test_waiting_for_an_own_answer_has_its_bound_and_its_sentence(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with near_the_end(tmp_path, ("x", Hold(gate), Ended("stop")), left=4_500, waiting_seconds=0.1) as (house, mara, _):
+        first = send(house, mara, "One")
+        waiting = in_line(house, mara, "Two")
+        unsent = until(lambda: house.answering.unsent(mara, waiting.chat_id))
+        assert isinstance(unsent.why, Busy) and "Another answer of yours" in str(unsent.why)
+        gate.set()
+        ended(house, mara, first)
