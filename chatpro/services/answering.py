@@ -27,7 +27,7 @@ from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -1015,7 +1015,7 @@ class Answering:
         s = self._settings
         answer = min(s.answer_tokens, card.output_limit, card.context // 2)
         return Sizes(
-            instructions=tokens.count_turns((Turn("system", self._instructions),), card.tokenizer),
+            instructions=_counted(self._instructions, card.tokenizer),
             note_max=s.note_max_tokens,
             history=max(s.history_tokens, s.history_more_tokens) if more else s.history_tokens,
             answer=answer,
@@ -1054,6 +1054,12 @@ class _Offer:
 class _HandOver:
     sent: Sent
     decision: Accepted
+
+
+@cache
+def _counted(instructions: str, tokenizer: str) -> int:
+    """Tokens of the instructions as a turn: the same with each send and each run of a page."""
+    return tokens.count_turns((Turn("system", instructions),), tokenizer)
 
 
 def _instructions(folder: Path) -> str:
