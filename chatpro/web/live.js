@@ -927,6 +927,7 @@ async function toClipboard(words, html) {
 const sessions = new Map(); // what was done for each session; outlives the component, which other pages take away
 
 class Hands {
+  static here = 0;
   id = null;
 
   constructor(root) {
@@ -940,6 +941,13 @@ class Hands {
     document.addEventListener("click", this.onClick, { capture: true });
     // Not before the guard of a running answer, which stops what may not be sent.
     for (const kind of ["keydown", "click"]) document.body.addEventListener(kind, this.onSend, { capture: true });
+    this.present(1);
+  }
+
+  /** The rows' buttons show while somebody hears them (looks.css): on a slow line the page is drawn before this program has come. */
+  present(more) {
+    Hands.here += more;
+    document.documentElement.toggleAttribute("data-hands", Hands.here > 0);
   }
 
   /** A text leaves the composer at once, but Streamlit may lose the send when another click follows on its heels. */
@@ -1067,6 +1075,7 @@ class Hands {
     for (const kind of ["keydown", "click"]) document.body.removeEventListener(kind, this.onSend, { capture: true });
     clearInterval(this.asking);
     clearTimeout(this.telling);
+    this.present(-1);
     this.line.leave(this);
   }
 }
