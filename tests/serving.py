@@ -5,8 +5,10 @@ Nothing here knows the inside: a test that uses it sees what a browser, a provid
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,9 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that is about to start. Below those that the system hands out: between here and the server's start
+    another process that asks for any port would be given this one."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environment(folder: Path, port: int, upstream: str | None, settings: Mapping[str, str]) -> dict[str, str]:
@@ -45,7 +50,7 @@ class Server:
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 30) -> None:
+    def start(self, seconds: float = 60) -> None:
         """Start (again, on the same folder and port) and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "chatpro", "run"], cwd=ROOT, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
@@ -62,7 +67,7 @@ class Server:
         """Status (0 where nobody listens), headers in lower case, body."""
         request = urllib.request.Request(self.url + path, headers=dict(headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=30) as response:
                 return response.status, {k.lower(): v for k, v in response.headers.items()}, response.read()
         except urllib.error.HTTPError as error:
             return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
@@ -78,7 +83,7 @@ class Server:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def terminate(self, seconds: float = 30) -> int:
+    def terminate(self, seconds: float = 60) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -98,5 +103,5 @@ def refused(folder: Path, *arguments: str, **settings: str) -> tuple[int, str]:
     """Start with settings that must not start. Returns the exit code and all that was printed."""
     command = arguments or (sys.executable, "-m", "chatpro", "run")
     env = environment(folder, int(settings.pop("port", free_port())), "http://127.0.0.1:9/v1", settings)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
     return done.returncode, done.stdout + done.stderr

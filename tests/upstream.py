@@ -8,8 +8,8 @@
 `queue` takes replies for chat completions, played in order; then `otherwise` (an ordinary answer) is played for ever.
 `models` is what GET /models offers (a list of ids or of dicts), or a Reply. `running` counts the replies being played,
 `broken_off` those that the client ended. A Reply is status, headers and steps: bytes are sent, a number is a pause in seconds,
-HANG says nothing until the client leaves, CUT drops the connection. Written on bare sockets, since a web framework would not
-send half a gzip stream or drop a connection in the middle of a chunk.
+a threading.Event says nothing until the test sets it, HANG until the client leaves, CUT drops the connection. Written on bare
+sockets, since a web framework would not send half a gzip stream or drop a connection in the middle of a chunk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 HANG = "hang"
 CUT = "cut"
-Step = bytes | float | str
+Step = bytes | float | str | threading.Event
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ def answer(text: str = "Dear client, thank you.", *, gap: float = 0.0, usage: tu
     return Reply([*steps, ended(finish), *([used(*usage)] if usage else []), DONE])
 
 
+def in_two_parts(first: str, then: threading.Event, rest: str) -> Reply:
+    """An answer that stands still between its parts until the test has seen what it wants to see."""
+    return Reply([said(first), then, said(f" {rest}"), ended(), used(20, 5), DONE])
+
+
 def stream(*steps: Step) -> Reply:
     """Whatever a test spells out."""
     return Reply(steps)
@@ -99,6 +104,7 @@ class Upstream:
         self.running = 0
         self.broken_off = 0
         self._queue: list[Reply] = []
+        self._playing: set[asyncio.StreamWriter] = set()
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -121,6 +127,13 @@ class Upstream:
     def asked(self) -> list[Request]:
         """The requests for an answer alone."""
         return [request for request in self.requests if request.method == "POST"]
+
+    def forget(self) -> None:
+        """Nothing is queued, nothing was asked and nothing hangs: as new, for the next test that shares it."""
+        with self._lock:
+            self._queue.clear()
+            self.requests.clear()
+        self._loop.call_soon_threadsafe(lambda: [writer.close() for writer in self._playing])
 
     def queue(self, *replies: Reply) -> None:
         with self._lock:
@@ -170,6 +183,7 @@ class Upstream:
         headers = {**reply.headers, "Transfer-Encoding": "chunked"}
         writer.write(f"HTTP/1.1 {reply.status} Test\r\n{''.join(f'{name}: {value}' + chr(13) + chr(10) for name, value in headers.items())}\r\n".encode())
         self.running += 1
+        self._playing.add(writer)
         try:
             for step in reply.steps:
                 if step == CUT:
@@ -183,8 +197,12 @@ class Upstream:
                 else:
                     # An end of the stream while nothing was asked for is the client leaving.
                     gone = asyncio.ensure_future(reader.read(1))
-                    left, _ = await asyncio.wait([gone], timeout=3600 if step == HANG else float(step))
-                    if left:
+                    if isinstance(step, threading.Event):
+                        while not (step.is_set() or gone.done()):
+                            await asyncio.wait([gone], timeout=0.01)
+                    else:
+                        await asyncio.wait([gone], timeout=3600 if step == HANG else float(step))
+                    if gone.done():
                         self.broken_off += 1
                         return False
                     gone.cancel()
@@ -197,3 +215,4 @@ class Upstream:
             return False
         finally:
             self.running -= 1
+            self._playing.discard(writer)

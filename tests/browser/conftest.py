@@ -10,8 +10,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
+
+from tests.browser.patience import SECONDS
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+expect.set_options(timeout=SECONDS * 1_000)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
         def opened(**options: Any) -> Any:
             context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
             stack.callback(context.close)
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(SECONDS * 1_000)
             page = context.new_page()
             page.on("pageerror", lambda error: faults.append(str(error)))
             return page

@@ -2,66 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from chatpro.web import panel
-from tests.browser.live_server import ROOT, LiveServer
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-class PanelServer(LiveServer):
-    """The same, with the panel's harness."""
-
-    def start(self) -> None:
-        app = ROOT / "tests" / "browser" / "panel_harness" / "app.py"
-        command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.address", "127.0.0.1", "--server.port", str(self.port)]
-        self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(self._answers, 30)
-
-    def _answers(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, "the harness did not start"
-        try:
-            return self.get("/_stcore/health")[0] == 200
-        except OSError:
-            return False
-
-
-def until(true: Callable[[], Any], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
+from tests.browser.live_server import LiveServer
+from tests.browser.patience import SECONDS, settled, until
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PanelServer]:
-    server = PanelServer()
+def server() -> Iterator[LiveServer]:
+    server = LiveServer(harness="panel")
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Person:
     """Somebody at the panel, and the requests and complaints of their browser."""
 
-    def __init__(self, browser: Browser, server: PanelServer, **context: Any) -> None:
+    def __init__(self, browser: Browser, server: LiveServer, **context: Any) -> None:
         self.server, self.context = server, browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **context})
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(SECONDS * 1_000)
         self.page: Page = self.context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -71,7 +37,7 @@ class Person:
 
     def open(self, chat: str = "", rows: int | None = None) -> None:
         self.page.goto(self.server.url + (f"/?chat={chat}" if chat else ""))
-        expect(self.rows).to_have_count(6 if rows is None else rows, timeout=30_000)
+        expect(self.rows).to_have_count(6 if rows is None else rows)
 
     @property
     def rows(self) -> Locator:
@@ -101,7 +67,7 @@ class Person:
 
     def did(self, *acts: list[str]) -> None:
         """What the script was told, in order."""
-        until(lambda: self.server.tell()["did"] == list(acts) or self.page.wait_for_timeout(20))
+        until(self.page, lambda: self.server.tell()["did"] == list(acts))
 
     def rerun(self) -> None:
         """The whole page runs, and the focus stays where it is."""
@@ -118,7 +84,7 @@ class Person:
 
 
 @pytest.fixture
-def person(browser: Browser, server: PanelServer) -> Iterator[Person]:
+def person(browser: Browser, server: LiveServer) -> Iterator[Person]:
     server.tell(reset=True)
     person = Person(browser, server)
     yield person
@@ -139,7 +105,8 @@ def test_a_click_opens_a_chat_without_loading_the_page_anew(person: Person) -> N
     person.link("Late invoice").click()
     expect(person.page.get_by_role("heading", name="late", level=1)).to_be_visible()
     expect(person.link("Late invoice")).to_have_attribute("aria-current", "page")
-    assert person.page.url.endswith("?chat=late") and person.page.evaluate("window.same")
+    expect(person.page).to_have_url(re.compile(r"\?chat=late$"))
+    assert person.page.evaluate("window.same")
     person.did(["open", "late"])
     person.link("Late invoice").click()
     person.link("Scope creep").click()
@@ -155,7 +122,7 @@ def test_enter_on_a_row_opens_it(person: Person) -> None:
     expect(person.link("Scope creep")).to_be_focused()
 
 
-def test_the_clicked_row_is_the_open_one_before_the_server_answers(person: Person, server: PanelServer) -> None:
+def test_the_clicked_row_is_the_open_one_before_the_server_answers(person: Person, server: LiveServer) -> None:
     person.open("bake")
     marked = person.link("Late invoice").evaluate("a => { a.click(); return a.getAttribute('aria-current') }")
     assert marked == "page"
@@ -168,7 +135,7 @@ def test_a_chat_can_be_opened_in_another_tab_and_this_page_stays(person: Person,
     person.open("bake")
     with person.context.expect_page() as opened:
         person.link("Late invoice").click(**how)
-    expect(opened.value.get_by_role("heading", name="late", level=1)).to_be_visible(timeout=30_000)
+    expect(opened.value.get_by_role("heading", name="late", level=1)).to_be_visible()
     expect(person.link("Proposal")).to_have_attribute("aria-current", "page")
     assert person.server.tell()["did"] == []
 
@@ -182,11 +149,11 @@ def test_a_chat_opened_elsewhere_on_the_page_is_marked_by_the_next_run(person: P
     expect(person.page.locator("nav[aria-label=Chats] [aria-current]")).to_have_count(0)
 
 
-def test_all_chats_leads_to_their_page_and_says_how_many(person: Person, server: PanelServer) -> None:
+def test_all_chats_leads_to_their_page_and_says_how_many(person: Person, server: LiveServer) -> None:
     server.tell(more=1_200)
     person.open("bake")
     everything = person.page.get_by_role("link", name="All 1,206 chats")
-    assert everything.get_attribute("href") == "/history"
+    expect(everything).to_have_attribute("href", "/history")
     person.page.evaluate("window.same = true")
     everything.click()
     expect(person.page.get_by_role("heading", name="All of them")).to_be_visible()
@@ -206,7 +173,7 @@ def test_renaming_from_the_menu_with_enter(person: Person) -> None:
     person.menu_of("Late invoice").click()
     person.items.filter(has_text="Rename").click()
     expect(person.field).to_be_focused()
-    assert person.field.evaluate("e => [e.value.slice(e.selectionStart, e.selectionEnd), e.scrollLeft]") == ["Late invoice", 0]
+    until(person.page, lambda: person.field.evaluate("e => [e.value.slice(e.selectionStart, e.selectionEnd), e.scrollLeft]") == ["Late invoice", 0])
     person.page.keyboard.type("  Second   reminder ")
     person.page.keyboard.press("Enter")
     expect(person.link("Second reminder")).to_be_focused()
@@ -253,7 +220,7 @@ def test_no_title_or_the_same_one_is_no_renaming(person: Person, title: str) -> 
     assert person.server.tell()["did"] == []
 
 
-def test_a_click_elsewhere_saves_and_is_a_click(person: Person, server: PanelServer) -> None:
+def test_a_click_elsewhere_saves_and_is_a_click(person: Person, server: LiveServer) -> None:
     """The renaming ends as the button goes down, the click comes as it goes up: two runs, and the second stops the first."""
     server.tell(slow=0.3)
     person.open("bake")
@@ -283,7 +250,7 @@ def test_keys_in_the_field_are_for_its_text_alone(person: Person) -> None:
 
 
 @pytest.mark.parametrize("moves", ["in place", "taken out and put back"])
-def test_a_run_in_the_middle_of_renaming_loses_nothing(person: Person, server: PanelServer, moves: str) -> None:
+def test_a_run_in_the_middle_of_renaming_loses_nothing(person: Person, server: LiveServer, moves: str) -> None:
     if moves != "in place":  # as browsers do that can't move what has the focus
         person.page.add_init_script("delete Element.prototype.moveBefore")
     person.open("bake")
@@ -308,7 +275,7 @@ def test_a_run_in_the_middle_of_renaming_loses_nothing(person: Person, server: P
     person.titles("Half a hent", "A new chat", "Day rate", "Late invoice")
 
 
-def test_a_chat_that_goes_while_it_is_renamed_leaves_the_focus_to_the_next(person: Person, server: PanelServer) -> None:
+def test_a_chat_that_goes_while_it_is_renamed_leaves_the_focus_to_the_next(person: Person, server: LiveServer) -> None:
     person.open("bake")
     person.link("Late invoice").focus()
     person.page.keyboard.press("F2")
@@ -361,7 +328,7 @@ def test_the_delete_key_moves_the_focus_on_and_at_the_end_back(person: Person) -
     person.page.keyboard.press("Delete")
     expect(person.link("Case study")).to_be_focused()
     person.titles(*TITLES[:4])
-    until(lambda: person.server.tell()["chats"] == {"Today": ["bake", "late"], "Last 7 days": ["scope", "case"], "Older": []})
+    until(person.page, lambda: person.server.tell()["chats"] == {"Today": ["bake", "late"], "Last 7 days": ["scope", "case"], "Older": []})
     expect(person.page.get_by_role("heading", name="Older")).to_have_count(0)
 
 
@@ -375,7 +342,7 @@ def test_one_held_key_deletes_one_chat(person: Person) -> None:
     person.titles(TITLES[0], *TITLES[2:])
 
 
-def test_after_the_last_chat_a_sentence_has_the_focus(person: Person, server: PanelServer) -> None:
+def test_after_the_last_chat_a_sentence_has_the_focus(person: Person, server: LiveServer) -> None:
     server.tell(groups={"Today": [{"id": "only", "title": "The only one"}]})
     person.open(rows=1)
     expect(person.page.get_by_text("Your chats will stand here.")).to_be_hidden()
@@ -383,10 +350,10 @@ def test_after_the_last_chat_a_sentence_has_the_focus(person: Person, server: Pa
     person.page.keyboard.press("Delete")
     expect(person.page.get_by_text("Your chats will stand here.")).to_be_focused()
     expect(person.rows).to_have_count(0)
-    until(lambda: server.tell()["chats"] == {"Today": []})
+    until(person.page, lambda: server.tell()["chats"] == {"Today": []})
 
 
-def test_chats_deleted_in_a_row_are_all_deleted(person: Person, server: PanelServer) -> None:
+def test_chats_deleted_in_a_row_are_all_deleted(person: Person, server: LiveServer) -> None:
     """Each delete stops the run of the one before, which may not have begun, or may be in the middle of its callback."""
     server.tell(slow=0.2)
     person.open("bake")
@@ -400,7 +367,7 @@ def test_chats_deleted_in_a_row_are_all_deleted(person: Person, server: PanelSer
     person.titles(TITLES[0], TITLES[5])
 
 
-def test_what_the_server_refuses_stands_there_again(person: Person, server: PanelServer) -> None:
+def test_what_the_server_refuses_stands_there_again(person: Person, server: LiveServer) -> None:
     """The data are the same as before, and still they are news."""
     server.tell(refuse=True)
     person.open("bake")
@@ -431,7 +398,7 @@ def test_what_was_done_is_done_once(person: Person) -> None:
 # --- Marks ------------------------------------------------------------------------------------------------------------
 
 
-def test_marks_come_with_the_data(person: Person, server: PanelServer) -> None:
+def test_marks_come_with_the_data(person: Person, server: LiveServer) -> None:
     server.tell(set=["late", {"unread": True}])
     server.tell(set=["scope", {"running": True}])
     server.tell(set=["bake", {"unread": True}])
@@ -439,9 +406,9 @@ def test_marks_come_with_the_data(person: Person, server: PanelServer) -> None:
     expect(person.page.get_by_role("link", name="Late invoice new answer", exact=True)).to_be_visible()
     expect(person.page.get_by_role("link", name="Scope creep being written", exact=True)).to_be_visible()
     expect(person.page.get_by_role("link", name=TITLES[0], exact=True)).to_be_visible()
-    assert person.row("Late invoice").locator("i").evaluate("e => e.getBoundingClientRect().width") > 0
-    weights = [person.row(title).locator(".title").evaluate("e => getComputedStyle(e).fontWeight") for title in ("Proposal", "Late invoice", "Scope creep")]
-    assert weights == ["600", "600", "400"]
+    until(person.page, lambda: person.row("Late invoice").locator("i").evaluate("e => e.getBoundingClientRect().width") > 0)
+    for title, weight in (("Proposal", "600"), ("Late invoice", "600"), ("Scope creep", "400")):
+        expect(person.row(title).locator(".title")).to_have_css("font-weight", weight)
 
 
 def test_marks_change_by_the_pages_event_without_a_run(person: Person) -> None:
@@ -468,7 +435,7 @@ def test_the_open_chat_is_never_unread_and_not_afterwards_either(person: Person)
         expect(person.page.get_by_role("link", name=title, exact=True)).to_be_visible()
 
 
-def test_the_next_data_win_over_earlier_events(person: Person, server: PanelServer) -> None:
+def test_the_next_data_win_over_earlier_events(person: Person, server: LiveServer) -> None:
     person.open("bake")
     person.say("late", "running")
     person.say("case", "running")
@@ -479,13 +446,13 @@ def test_the_next_data_win_over_earlier_events(person: Person, server: PanelServ
     expect(person.page.get_by_role("link", name="Case study outline", exact=True)).to_be_visible()
 
 
-def test_the_dot_stands_still_for_those_who_asked_for_it(browser: Browser, server: PanelServer) -> None:
+def test_the_dot_stands_still_for_those_who_asked_for_it(browser: Browser, server: LiveServer) -> None:
     server.tell(reset=True)
     server.tell(set=["scope", {"running": True}])
     for motion, name in (("reduce", "none"), ("no-preference", "pulse")):
         person = Person(browser, server, reduced_motion=motion)
         person.open("bake")
-        assert person.row("Scope creep").locator("i").evaluate("e => getComputedStyle(e).animationName") == name
+        expect(person.row("Scope creep").locator("i")).to_have_css("animation-name", name)
         person.context.close()
 
 
@@ -535,7 +502,7 @@ def test_tab_or_a_click_elsewhere_closes_the_menu(person: Person) -> None:
     expect(person.items).to_have_count(0)
 
 
-def test_a_run_leaves_the_open_menu_open_and_says_what_is_new(person: Person, server: PanelServer) -> None:
+def test_a_run_leaves_the_open_menu_open_and_says_what_is_new(person: Person, server: LiveServer) -> None:
     person.open("bake")
     person.menu_of("Late invoice").click()
     person.page.keyboard.press("ArrowDown")
@@ -581,13 +548,13 @@ def test_arrows_lead_from_row_to_row(person: Person) -> None:
 @pytest.mark.parametrize(
     "title", ["<img src=x onerror=window.hit=1><b>bold</b>", "**bold** :red[x] :material/home: $x$ [a](javascript:hit)", "\u202egnp.exe &amp; \u2066x"]
 )
-def test_a_title_is_text_whatever_it_says(person: Person, server: PanelServer, title: str) -> None:
+def test_a_title_is_text_whatever_it_says(person: Person, server: LiveServer, title: str) -> None:
     server.tell(set=["late", {"title": title, "note": "<i>note</i>"}])
     person.open("bake")
     words = person.rows.nth(1).locator(".title")
-    assert words.text_content() == title
-    assert words.get_attribute("dir") == "auto"
-    assert person.rows.nth(1).locator("button").get_attribute("aria-label") == f"Menu for “{title}”"
+    until(person.page, lambda: words.text_content() == title)
+    expect(words).to_have_attribute("dir", "auto")
+    expect(person.rows.nth(1).locator("button")).to_have_attribute("aria-label", f"Menu for “{title}”")
     person.rows.nth(1).hover()
     person.rows.nth(1).locator("button").click()
     expect(person.page.get_by_text("<i>note</i>")).to_be_visible()
@@ -595,13 +562,13 @@ def test_a_title_is_text_whatever_it_says(person: Person, server: PanelServer, t
     assert person.page.evaluate("window.hit") is None
 
 
-def test_an_id_stays_in_its_place_in_the_address(person: Person, server: PanelServer) -> None:
+def test_an_id_stays_in_its_place_in_the_address(person: Person, server: LiveServer) -> None:
     server.tell(groups={"Today": [{"id": "a&b=c/#d", "title": "Odd"}]})
     person.open(rows=1)
-    assert person.link("Odd").get_attribute("href") == "/?chat=a%26b%3Dc%2F%23d"
+    expect(person.link("Odd")).to_have_attribute("href", "/?chat=a%26b%3Dc%2F%23d")
 
 
-def test_five_hundred_chats_are_drawn_and_changed_one_by_one(person: Person, server: PanelServer) -> None:
+def test_five_hundred_chats_are_drawn_and_changed_one_by_one(person: Person, server: LiveServer) -> None:
     chats = [{"id": f"c{n}", "title": f"Chat number {n}"} for n in range(500)]
     server.tell(groups={"Today": chats[:20], "Older": chats[20:]})
     person.open("c7", rows=500)
@@ -630,17 +597,21 @@ def test_five_hundred_chats_are_drawn_and_changed_one_by_one(person: Person, ser
 def test_a_long_title_ends_in_dots_and_can_be_read_whole(person: Person) -> None:
     person.open("late")
     words = person.row("Proposal").locator(".title")
-    assert words.evaluate("e => e.scrollWidth > e.clientWidth && getComputedStyle(e).textOverflow") == "ellipsis"
+    until(person.page, lambda: words.evaluate("e => e.scrollWidth > e.clientWidth && getComputedStyle(e).textOverflow") == "ellipsis")
     person.row("Proposal").hover()
     expect(words).to_have_attribute("title", TITLES[0])
     person.row("Scope creep").hover()
-    assert person.row("Scope creep").locator(".title").get_attribute("title") is None
-    width, over = person.page.get_by_test_id("stSidebarContent").evaluate("e => [e.clientWidth, e.scrollWidth - e.clientWidth]")
-    assert width <= 288 and over == 0
+    expect(person.row("Scope creep").locator(".title")).not_to_have_attribute("title", re.compile(""))
+
+    def fits() -> None:
+        width, over = person.page.get_by_test_id("stSidebarContent").evaluate("e => [e.clientWidth, e.scrollWidth - e.clientWidth]")
+        assert width <= 288 and over == 0
+
+    settled(person.page, fits)
 
 
 @pytest.fixture
-def phone(browser: Browser, server: PanelServer) -> Iterator[Person]:
+def phone(browser: Browser, server: LiveServer) -> Iterator[Person]:
     server.tell(reset=True)
     person = Person(browser, server, viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
     person.open("bake")
@@ -654,21 +625,29 @@ def phone(browser: Browser, server: PanelServer) -> Iterator[Person]:
 def test_on_a_phone_everything_is_as_large_as_a_finger_and_the_menu_is_on_the_screen(phone: Person) -> None:
     for target in (phone.link("Late invoice"), phone.row("Late invoice").locator(".more")):
         expect(target).to_be_in_viewport()
-        box = target.bounding_box()
-        assert box and box["height"] >= 44 and box["width"] >= 44
+        settled(phone.page, partial(at_least, 44, target))
     for title in ("Proposal", "Day rate"):
         phone.row(title).locator(".more").tap()
         expect(phone.items.last).to_be_in_viewport(ratio=1)
-        box = phone.page.locator(".menu").bounding_box()
-        assert box and box["x"] >= 8 and box["x"] + box["width"] <= 312 and box["y"] >= 8 and box["y"] + box["height"] <= 632
+        settled(phone.page, lambda: on_the_screen(phone))
         phone.page.keyboard.press("Escape")
-    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 320
+    phone.page.wait_for_function("() => document.documentElement.scrollWidth <= 320")
+
+
+def at_least(pixels: int, target: Locator) -> None:
+    box = target.bounding_box()
+    assert box and box["height"] >= pixels and box["width"] >= pixels
+
+
+def on_the_screen(phone: Person) -> None:
+    box = phone.page.locator(".menu").bounding_box()
+    assert box and box["x"] >= 8 and box["x"] + box["width"] <= 312 and box["y"] >= 8 and box["y"] + box["height"] <= 632
 
 
 def test_on_a_phone_the_field_does_not_make_the_page_zoom(phone: Person) -> None:
     phone.row("Late invoice").locator(".more").tap()
     phone.items.first.tap()
-    assert phone.field.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") >= 16
+    until(phone.page, lambda: phone.field.evaluate("e => parseFloat(getComputedStyle(e).fontSize)") >= 16)
 
 
 def test_on_a_phone_a_chosen_chat_is_seen_and_not_covered(phone: Person) -> None:
@@ -680,8 +659,7 @@ def test_on_a_phone_a_chosen_chat_is_seen_and_not_covered(phone: Person) -> None
 def test_with_a_mouse_rows_are_as_high_as_a_pointer_needs(person: Person) -> None:
     person.open("bake")
     for target in (person.link("Late invoice"), person.row("Late invoice").locator(".more")):
-        box = target.bounding_box()
-        assert box and box["height"] >= 32 and box["width"] >= 32
+        settled(person.page, partial(at_least, 32, target))
 
 
 # --- The component and its two halves ---------------------------------------------------------------------------------
@@ -747,7 +725,7 @@ def test_what_no_run_answers_is_told_twice_more_and_then_taken_back(person: Pers
     assert person.page.evaluate("look()") == [["one", "two", "three"], told, 0]
 
 
-def test_the_program_is_served_for_ever_under_its_version_and_no_other(server: PanelServer) -> None:
+def test_the_program_is_served_for_ever_under_its_version_and_no_other(server: LiveServer) -> None:
     status, headers, body = server.get(panel.MODULES[0])
     assert status == 200 and "immutable" in headers["cache-control"] and b"setTriggerValue" in body
     assert server.get("/panel/0000/panel.js")[0] == 404
