@@ -9,8 +9,8 @@ import streamlit as st
 
 from chatpro.domain.accounts import Consent, Entitlement, PlanState, Role
 from chatpro.errors import ChatProError
-from chatpro.services.accounts import GivenWarning, UsageEntry, zones
-from chatpro.web import doors, gate, parts
+from chatpro.services.accounts import GivenWarning, Meter, UsageEntry, zones
+from chatpro.web import allowance, doors, gate, parts
 from chatpro.web.parts import house
 
 account = gate.page("account")
@@ -30,8 +30,7 @@ ROLES = {role: word for role, (_, word) in doors.SEES.items()}
 
 def draw() -> None:
     """The sections, the freelancer's own ones only for freelancers."""
-    with parts.panel(account):
-        pass
+    stand = allowance.frame(account)
     parts.head("Account", "A sample account of demo mode, made up." if account.sample else "")
     st.html(
         parts.facts_html(
@@ -45,7 +44,7 @@ def draw() -> None:
     )
     _zone()
     if account.has(Role.FREELANCER):
-        _plan()
+        _plan(stand)
         _consent()
         _warnings(house().accounts.warnings(account))
         _receipts(house().accounts.receipts(account))
@@ -72,7 +71,7 @@ def _zone() -> None:
 # --- Plan and allowance -----------------------------------------------------------------------------------------------
 
 
-def _plan() -> None:
+def _plan(stand: Meter | None) -> None:
     st.header("Plan", anchor=False)
     grant = house().accounts.grant(account)
     if grant.state is PlanState.NEVER or grant.entitlement is None:
@@ -83,10 +82,9 @@ def _plan() -> None:
     if row.ends_at is not None:
         facts["Ended" if grant.state is PlanState.HAD else "Ends"] = parts.day(row.ends_at, account)
     st.html(parts.facts_html(facts))
-    stand = house().accounts.meter(account, house().answering.sizes())
     if stand is not None:
         with st.container(key="account_meter"):
-            parts.meter(stand, account)
+            parts.meter(stand, account, opens=False)
     earlier = [e for e in house().accounts.entitlements(account) if e != row]
     if earlier:
         with st.expander("Earlier and later grants"):

@@ -8,7 +8,7 @@ from html import escape
 import streamlit as st
 
 from chatpro.domain.accounts import Role
-from chatpro.web import doors, gate, parts
+from chatpro.web import allowance, doors, gate, parts
 from chatpro.web.parts import house
 
 account = gate.page("help")
@@ -17,8 +17,7 @@ account = gate.page("help")
 def draw() -> None:
     """Short sections, each a question somebody has."""
     s, sizes, model = house().settings, house().answering.sizes(), parts.model_title()
-    with parts.panel(account):
-        pass
+    allowance.frame(account)
     parts.head("Help", f"What {s.product_name} does with your words, and what it costs.")
 
     st.header("Who answers", anchor=False)

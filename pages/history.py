@@ -10,7 +10,7 @@ import streamlit as st
 from chatpro.domain.accounts import Account
 from chatpro.domain.chats import Chat, clean_title, deleted_on
 from chatpro.errors import ChatProError
-from chatpro.web import gate, parts, places
+from chatpro.web import allowance, gate, parts, places
 from chatpro.web.parts import house
 
 account = gate.page("history")
@@ -22,8 +22,7 @@ SOON_DAYS = 7
 def draw() -> None:
     """The rows of one page, newest activity first."""
     days = house().settings.retention_days
-    with parts.panel(account):
-        pass
+    allowance.frame(account)
     parts.head("History", f"Every chat of the last {days} days. After that nobody can read it any more.")
     _say_deleted()
     chats = house().history.chats(account)

@@ -41,9 +41,10 @@ def environment(folder: Path, port: int, upstream: str | None, settings: Mapping
 
 
 class Server:
-    """A server that is ready. `with Server(tmp_path, upstream.address) as server: server.url`."""
+    """A server that is ready. `with Server(tmp_path, upstream.address) as server: server.url`. `app`: another entry than the product's own."""
 
-    def __init__(self, folder: Path, upstream: str | None = None, **settings: str) -> None:
+    def __init__(self, folder: Path, upstream: str | None = None, *, app: Path | None = None, **settings: str) -> None:
+        self._app = app
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = environment(folder, self.port, upstream, settings)
@@ -52,8 +53,11 @@ class Server:
 
     def start(self, seconds: float = 60) -> None:
         """Start (again, on the same folder and port) and wait until it is ready."""
+        command = ["-m", "chatpro", "run"]
+        if self._app is not None:
+            command = ["-m", "streamlit", "run", str(self._app), "--server.address=127.0.0.1", f"--server.port={self.port}", "--server.headless=true"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "chatpro", "run"], cwd=ROOT, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.get("/readyz")[0] == 200:

@@ -36,6 +36,9 @@ from chatpro.storage.sql import GivenWarning, UsageEntry
 
 __all__ = ["Accounts", "GivenWarning", "LastAdmin", "LimitNotLower", "Meter", "UsageEntry", "current_cycle", "zones"]
 
+STRONGEST_FIRST = ("last_message", "95", "75")
+DISMISSIBLE = ("95", "75")
+
 
 @dataclass(frozen=True)
 class Meter:
@@ -96,7 +99,8 @@ class Accounts:
         """Called with an account id when its sockets must close though its answers may finish."""
 
         self.on_allowance: list[Callable[[str], None]] = []
-        """Called with an account id when another figure is in force: an entitlement or an own limit was changed. Open pages show it."""
+        """Called with an account id when another figure is in force (an entitlement or an own limit was changed) or a warning was put away. Open
+        pages show it."""
 
     def _person(self, account_id: str) -> Person:
         return self._store.read(lambda rows: rows.person(account_id))
@@ -312,13 +316,14 @@ class Accounts:
             standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
             recent = rows.recent_totals(actor.id)
             own_limit = own_limit_in(person.own_limits, cycle)
+            room = standing.remaining if own_limit is None else min(standing.remaining, own_limit - standing.used - standing.reserved)
             return Meter(
                 allowance=allowance,
                 used=standing.used,
                 reserved=standing.reserved,
                 remaining=max(0, standing.remaining),
-                left=messages_left(standing.remaining, recent),
-                left_range=(0, 0) if standing.last_charged else messages_left_range(standing.remaining, recent),
+                left=messages_left(room, recent),
+                left_range=(0, 0) if standing.last_charged else messages_left_range(room, recent),
                 cycle=cycle,
                 next_is_last=next_is_last(sizes, standing),
                 closed=is_closed(sizes, standing),
@@ -374,6 +379,28 @@ class Accounts:
     def warnings(self, actor: Account) -> list[GivenWarning]:
         """Every warning the account was given, oldest first."""
         return self._store.read(lambda rows: rows.warnings(actor.id))
+
+    def warned(self, actor: Account, meter: Meter) -> GivenWarning | None:
+        """The strongest warning of the meter's cycle under its figure, put away or not. A weaker one says nothing beside it."""
+        cycle = meter.cycle
+        if cycle is None or not (meter.next_is_last or warnings_due(meter.allowance, meter.used)):
+            return None  # none can have been given, so nothing is asked: what was used in a cycle does not become less
+        given = {w.kind: w for w in self.warnings(actor) if w.cycle_starts_at == cycle.starts_at and w.allowance == meter.allowance}
+        return next((given[kind] for kind in STRONGEST_FIRST if kind in given), None)
+
+    def dismiss(self, actor: Account, kind: str, cycle_starts_at: datetime, allowance: int) -> None:
+        """Put a warning of 75 or 95 away, in every tab and for good; it stays readable on the account page. Doing it again changes nothing.
+        Raises NotFound for a warning that was never given, and for that of the last message, which is no mere notice."""
+        _need(actor, Role.FREELANCER)
+
+        def work(unit: Unit) -> None:
+            given = {(w.kind, w.cycle_starts_at, w.allowance) for w in unit.warnings(actor.id)}
+            if kind not in DISMISSIBLE or (kind, cycle_starts_at, allowance) not in given:
+                raise NotFound
+            unit.add_dismissal(actor.id, cycle_starts_at, kind, allowance, self._now())
+
+        self._store.write(work)
+        self._changed_allowance(actor.id)
 
 
 @cache

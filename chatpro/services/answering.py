@@ -248,6 +248,8 @@ class Answering:
         """Whether a page shows this answer at the moment. What ends unwatched is marked as new."""
         self.on_changed: list[Callable[[str, str, str], None]] = []
         """Called with account id, chat id and `running`, `unread` or `idle`, when an answer begins or has ended there."""
+        self.on_allowance: list[Callable[[str, str], None]] = []
+        """Called with account id and answer id when what pages say of the allowance is no longer so: it was settled, or accepted as the last."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: set[asyncio.Task[None]] = set()
         self._entering: set[asyncio.Task[None]] = set()
@@ -746,6 +748,8 @@ class Answering:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._begin, live, model, prompt)
             self._tell(live, "running")
+            if decision.kind is SendKind.LAST:
+                self._tell_allowance(live)
         except (AssertionError, RuntimeError):
             self._forget(live)
             self._store.write(lambda unit: self._write_settlement(unit, live, AnswerState.INTERRUPTED, None, 0))
@@ -838,6 +842,7 @@ class Answering:
                 await asyncio.sleep(wait)
                 wait = min(15.0, wait * 2)
         self._tell(live, "unread" if unread else "idle")
+        self._tell_allowance(live)
         self._forget(live)
         live.finish()
 
@@ -854,6 +859,10 @@ class Answering:
     def _tell(self, live: LiveAnswer, what: str) -> None:
         for call in self.on_changed:
             call(live.account_id, live.chat_id, what)
+
+    def _tell_allowance(self, live: LiveAnswer) -> None:
+        for call in self.on_allowance:
+            call(live.account_id, live.id)
 
     def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int, unread: bool = False) -> None:
         assert live.call is not None

@@ -74,13 +74,14 @@ class UsageEntry:
 
 @dataclass(frozen=True)
 class GivenWarning:
-    """One warning that was given."""
+    """One warning that was given. `dismissed_at` is when the person put it away, None while they have not."""
 
     account_id: str
     cycle_starts_at: datetime
     kind: str
     allowance: int
     at: datetime
+    dismissed_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -640,12 +641,35 @@ class Unit:
         return True
 
     def _warnings(self, account_id: str) -> tuple[GivenWarning, ...]:
-        sql = "SELECT account_id, cycle_starts_at, kind, allowance, given_at FROM warnings WHERE account_id = ? ORDER BY sequence"
-        return self._recall(account_id, (WARNINGS,), lambda: tuple(GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4])) for r in self._all(sql, account_id)))
+        sql = """
+            SELECT w.account_id, w.cycle_starts_at, w.kind, w.allowance, w.given_at, d.dismissed_at
+            FROM warnings w LEFT JOIN (SELECT * FROM dismissals WHERE account_id = ?) d
+                ON d.cycle_starts_at = w.cycle_starts_at AND d.kind = w.kind AND d.allowance = w.allowance
+            WHERE w.account_id = ? ORDER BY w.sequence
+        """
+
+        def read() -> tuple[GivenWarning, ...]:
+            rows = self._all(sql, account_id, account_id)
+            return tuple(GivenWarning(r[0], _out(r[1]), r[2], r[3], _out(r[4]), _maybe(r[5])) for r in rows)
+
+        return self._recall(account_id, (WARNINGS,), read)
 
     def warnings(self, account_id: str) -> list[GivenWarning]:
         """Every warning the account was given, oldest first."""
         return list(self._warnings(account_id))
+
+    def add_dismissal(self, account_id: str, cycle_starts_at: datetime, kind: str, allowance: int, at: datetime) -> bool:
+        """The person put this warning away. False when it was put away before."""
+        which = (cycle_starts_at, kind, allowance)
+        if self._one("SELECT 1 FROM dismissals WHERE account_id = ? AND cycle_starts_at = ? AND kind = ? AND allowance = ?", account_id, *which):
+            return False
+
+        def away(given: tuple[GivenWarning, ...]) -> tuple[GivenWarning, ...]:
+            return tuple(replace(w, dismissed_at=at) if (w.cycle_starts_at, w.kind, w.allowance) == which else w for w in given)
+
+        self._changes(account_id, WARNINGS, by=away)
+        self._write("INSERT INTO dismissals VALUES (?, ?, ?, ?, ?)", account_id, *which, at)
+        return True
 
     def add_refusal(self, account_id: str, cycle_starts_at: datetime | None, reason: str, wanted: int, draft_id: str, plan: str | None, at: datetime) -> None:
         values = (account_id, self._next("refusals"), cycle_starts_at, reason, wanted, draft_id, plan, at, day_number(at))

@@ -29,12 +29,14 @@ from streamlit.delta_generator import DeltaGenerator
 from chatpro.bootstrap import house
 from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
+from chatpro.domain.allowance import SendKind
 from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, deleted_on
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotFound
 from chatpro.services.accounts import Meter
 from chatpro.services.answering import AskLast, InLine, LastYes, LiveAnswer, NotSent, Outcome, Sent
 from chatpro.services.history import Opened
-from chatpro.web import doors, gate, live, messages, parts, places, server
+from chatpro.web import allowance, doors, gate, live, messages, parts, places, server
+from chatpro.web.allowance import Said
 from chatpro.web.messages import Reading
 from chatpro.web.panel import Row, chat_list
 
@@ -48,30 +50,16 @@ EARLIER = 40
 """More of them with each click on "earlier"."""
 LISTED = 60
 """Newest chats in the side panel; the history page has all of them. Sixty are more than anybody scrolls through."""
+NOT_THE_LAST = Said("This was not your last message after all.", "Room came back meanwhile, so it was sent as an ordinary one.", icon="check")
+
 SOON_DAYS = 7
 """A chat's row says when it is deleted in its last days only."""
-
-WARNINGS = {
-    "95": ("warning", "95 % of this month is used."),
-    "75": ("info", "75 % of this month is used."),
-}
-"""Strongest first."""
 
 
 @cache
 def _starters() -> list[dict[str, str]]:
     found: list[dict[str, str]] = tomllib.loads((ROOT / "data" / "prompts" / "starters.toml").read_text(encoding="utf-8"))["starter"]
     return found
-
-
-@dataclass(frozen=True)
-class _Said:
-    """Something the page says once, above the composer: the fact, and what it means."""
-
-    fact: str
-    text: str = ""
-    kind: str = "plain"
-    icon: str = "info"
 
 
 @dataclass(frozen=True)
@@ -85,6 +73,16 @@ class _Wanted:
     seen: int = 0
 
 
+@dataclass(frozen=True)
+class _Done:
+    """A send and what became of it. `at` is where the page was when it asked; `as_last`: with the person's yes to the last message."""
+
+    wanted: _Wanted
+    outcome: Outcome | ChatProError
+    at: str | None
+    as_last: bool
+
+
 class _Outbox:
     """What this session's page asked to be sent, and what became of it, until a run has shown it. `count` tells the browser which of the
     composer's texts were heard at all: one that was not comes back into the composer (live.js). `back`: texts that the browser is to put
@@ -93,7 +91,7 @@ class _Outbox:
     def __init__(self) -> None:
         self.name = secrets.token_urlsafe(6)
         self.count = self.acted = 0
-        self.done: list[tuple[_Wanted, Outcome | ChatProError, str | None]] = []  # the third: where the page was when it asked
+        self.done: list[_Done] = []
         self.back: list[str] = []
 
 
@@ -105,32 +103,41 @@ class _Stand:
     reading: Reading | None
     line: LiveAnswer | None
     meter: Meter | None
+    may_send: bool
+    news: int
 
     @property
     def opened(self) -> Opened | None:
         return self.reading.opened if self.reading else None
 
+    @property
+    def frame(self) -> tuple[bool, bool, int | None]:
+        """What stands outside of the moving part depends on: when it changed, the whole page is drawn anew."""
+        if self.meter is None or self.meter.cycle is None:
+            return self.may_send, False, None
+        return self.may_send, self.meter.closed, self.meter.cycle.number
+
 
 @dataclass(frozen=True)
 class _Places:
-    """What the page leaves free for the moving part. `above`: the entries that are drawn already, None while there is no chat yet.
-    `stand` holds what the page has just read, for the first run of the moving part; its later runs read anew."""
+    """What the page leaves free for the moving part. `above`: the entries that are drawn already, None while there is no chat yet;
+    `frame`: what the rest was drawn for. `stand` holds what the page has just read, for the first run of the moving part; its later runs read anew."""
 
     standing: DeltaGenerator
     notices: DeltaGenerator
     foot: DeltaGenerator
-    may_send: bool
-    closed: bool
+    frame: tuple[bool, bool, int | None]
     above: tuple[str, ...] | None
     stand: list[_Stand]
 
 
 def draw(account: Account) -> None:
     """The whole page for a freelancer, or what stands in its place: the offer, the consent."""
-    accounts = house().accounts
+    accounts, news = house().accounts, allowance.listen(account)
     grant = accounts.grant(account)
     if grant.state is PlanState.NEVER or (grant.state is PlanState.HAD and not st.query_params.get("chat")):
         doors.offer(account, grant)
+        _listen_only(account, news)
         return
     may_send = grant.state is PlanState.HAS
     opted_in = accounts.opted_in(account)
@@ -147,8 +154,9 @@ def draw(account: Account) -> None:
     meter = accounts.meter(account, house().answering.sizes())
     standing = _panel(account, opted_in)
     notices, foot = _foot(account, meter, may_send, missing)
-    _keep_page(account)
+    _keep_page()
     room = _reading(account, opened, may_send)
+    stand = _Stand(account, room, line, meter, may_send, news)
     with st.container(key="room"):
         above: tuple[str, ...] | None = None
         if missing:
@@ -159,7 +167,7 @@ def draw(account: Account) -> None:
             above = _above(room, whole=line is not None)
         elif line is None:
             _empty(account, closed=meter is not None and meter.closed)
-        _moving(_Places(standing, notices, foot, may_send, meter is not None and meter.closed, above, [_Stand(account, room, line, meter)]))
+        _moving(_Places(standing, notices, foot, stand.frame, above, [stand]))
 
 
 # --- which chat -------------------------------------------------------------------------------------------------------
@@ -260,7 +268,7 @@ def _act(work: Callable[[Account], None]) -> None:
     try:
         work(account)
     except ChatProError as error:
-        st.session_state["said"] = _Said(str(error), kind="95", icon="warning")
+        st.session_state["said"] = Said(str(error), kind="95", icon="warning")
 
 
 def _submit() -> None:
@@ -281,7 +289,7 @@ def _go(wanted: _Wanted, yes: LastYes | None = None) -> None:
             outcome: Outcome | ChatProError = _ask(account, wanted, yes)
         except ChatProError as error:
             outcome = error
-        outbox.done.append((wanted, outcome, at))
+        outbox.done.append(_Done(wanted, outcome, at, yes is not None))
         outbox.count += wanted.do == "send" and yes is None
 
     at = st.query_params.get("chat")
@@ -291,8 +299,7 @@ def _go(wanted: _Wanted, yes: LastYes | None = None) -> None:
 def _take_outbox() -> None:
     outbox: _Outbox = st.session_state.setdefault("outbox", _Outbox())
     while outbox.done:
-        wanted, outcome, at = outbox.done[0]
-        _after(outcome, wanted, here=st.query_params.get("chat") == at)
+        _after(outbox.done[0], here=st.query_params.get("chat") == outbox.done[0].at)
         outbox.done.pop(0)  # only now: a run that is broken off in between leaves it to the next
 
 
@@ -326,11 +333,14 @@ def _put_back(chat_id: str, text: str, kept: bool = True) -> None:
         st.query_params["chat"] = st.session_state["at_chat"] = chat_id
 
 
-def _after(outcome: Outcome | ChatProError, wanted: _Wanted, here: bool) -> None:
+def _after(done: _Done, here: bool) -> None:
     """Say what became of a send, and put the page where it belongs, unless the person has gone elsewhere since (`here` is False)."""
+    outcome, wanted = done.outcome, done.wanted
     if isinstance(outcome, Sent | InLine):
         if not here:
             return
+        if done.as_last and isinstance(outcome, Sent) and outcome.kind is not SendKind.LAST and not _was_last():
+            st.session_state["said"] = NOT_THE_LAST
         for key in ("new_chat_id", "ask_last", "editing", "through"):
             st.session_state.pop(key, None)
         if wanted.do == "edit":  # to words that a version has already: to that version
@@ -346,6 +356,14 @@ def _after(outcome: Outcome | ChatProError, wanted: _Wanted, here: bool) -> None
     _tell(outcome, wanted)
 
 
+def _was_last() -> bool:
+    """Whether a last message was accepted in this cycle: the same send once more, from another tab, is answered without saying which kind it was."""
+    account = gate.who()
+    meter = house().accounts.meter(account, house().answering.sizes()) if account is not None else None
+    warned = house().accounts.warned(account, meter) if account is not None and meter is not None else None
+    return warned is not None and warned.kind == "last_message"
+
+
 def _into_a_new_chat(text: str) -> None:
     """Its chat is gone, deleted in another tab or past its days: what was written for it is not."""
     _turn_to(None)
@@ -355,7 +373,7 @@ def _into_a_new_chat(text: str) -> None:
         with suppress(ChatProError):
             house().answering.keep(account, chat_id, text)
     _put_back(chat_id, text)
-    st.session_state["said"] = _Said("That chat is not there any more.", "It was deleted, or its days are over. Your text is here, in a new one.", "95", "info")
+    st.session_state["said"] = Said("That chat is not there any more.", "It was deleted, or its days are over. Your text is here, in a new one.", "95", "info")
 
 
 def _tell(outcome: NotSent | AskLast | ChatProError, wanted: _Wanted) -> None:
@@ -364,22 +382,35 @@ def _tell(outcome: NotSent | AskLast | ChatProError, wanted: _Wanted) -> None:
     elif isinstance(outcome, NotSent):
         st.session_state["said"] = _refusal(outcome)
     else:
-        st.session_state["said"] = _Said(str(outcome), kind="95", icon="warning")
+        st.session_state["said"] = Said(str(outcome), kind="95", icon="warning")
 
 
-def _refusal(refused: NotSent) -> _Said:
+def _refusal(refused: NotSent) -> Said:
     """Why nothing was sent, with its figures. The text is back in the composer."""
     kept = "Nothing was sent; your text is still here."
     if refused.reason == "too_long":
-        limit = f"{refused.fits_now:,} fit now" if refused.fits_now < refused.fits_after else f"one message takes {refused.fits_after:,}"
-        return _Said(f"Your draft has {refused.draft_tokens:,} tokens, {limit}.", f"{kept} Shorten it, or send it in parts.", "95", "block")
+        return _too_long(refused, kept)
     fact = {
         "no_tokens": "This month's allowance is used up.",
         "allowance_lowered": "Your allowance was lowered, and what is left of it is too little for this.",
         "plan_ended": f"Your {house().settings.plan_name} plan has ended.",
         "no_consent": "You have not agreed to the use of AI, or took it back.",
     }[refused.reason]
-    return _Said(fact, kept, "95", "block")
+    return Said(fact, kept, "95", "block", refused.renews_at, refused.reason)
+
+
+def _too_long(refused: NotSent, kept: str) -> Said:
+    """How many tokens it has, how many fit now and after the renewal, and what to do."""
+    account, until = gate.who(), refused.renews_at
+    if refused.fits_now >= refused.fits_after or until is None or account is None:
+        fact = f"Your draft has {refused.draft_tokens:,} tokens, one message takes {refused.fits_after:,}."
+        return Said(fact, f"{kept} Shorten it, or send it in parts.", "95", "block")
+    fact = f"Your draft has {refused.draft_tokens:,} tokens, {refused.fits_now:,} fit now."
+    if refused.draft_tokens > refused.fits_after:
+        then = f"After the renewal on {parts.day_of(until, account)} one message takes {refused.fits_after:,} again. Shorten it, or send it in parts then."
+    else:
+        then = f"After the renewal on {parts.day_of(until, account)} {refused.fits_after:,} fit, so it can go as it is. Until then, shorten it."
+    return Said(fact, f"{kept} {then}", "95", "block", until)
 
 
 def _confirm_last() -> None:
@@ -624,52 +655,60 @@ def _empty(account: Account, closed: bool) -> None:
 # --- the moving part: the newest exchange, notices, meter ---------------------------------------------------------------
 
 
-def _keep_page(account: Account) -> None:
-    """The page's channel, and the ears and hands that stand outside of every fragment: what they ask for is the whole page."""
-    st.session_state["channel"] = channel = server.sockets().renewed(st.session_state.get("channel"), account.id, account.epoch)
-    live.hands(channel=channel, chat=st.query_params.get("chat"), outbox=st.session_state["outbox"], on_act=_hand)
+def _keep_page() -> None:
+    """The ears and hands that stand outside of every fragment: what they ask for is the whole page."""
+    live.hands(channel=st.session_state["channel"], chat=st.query_params.get("chat"), outbox=st.session_state["outbox"], on_act=_hand)
+
+
+def _listen_only(account: Account, news: int) -> None:
+    """Behind the offer: the plan may begin again while it is looked at."""
+    if house().accounts.opted_in(account):
+        standing = allowance.standing(account, None, news)
+        live.ears(channel=st.session_state["channel"], standing=standing, on_act=lambda acts: None)
 
 
 @st.fragment
 def _moving(left: _Places) -> None:
     """Everything that the end of an answer changes. Runs with the page, and by itself when the component says that an answer has ended."""
-    now = left.stand.pop() if left.stand else _look(left.may_send)
+    now = left.stand.pop() if left.stand else _look()
     account, opened, line, meter = now.account, now.opened, now.line, now.meter
     pieces = messages.exchanges(opened.messages) if opened else []
     above = tuple(m.id for piece in (pieces if line else pieces[:-1]) for m in piece) if opened else None
-    if st.session_state["outbox"].done or above != left.above or (meter is not None and meter.closed) != left.closed:
+    if st.session_state["outbox"].done or above != left.above or now.frame != left.frame:
         st.rerun(scope="app")  # something changed that stands outside of the moving part: a send from within, another tab, the allowance closed
     running = opened.running if opened else None
-    _newest(now.reading, line, pieces[-1] if pieces and not line else [])
+    _newest(now, pieces[-1] if pieces and not line else [])
     with left.standing:
         parts.standing(account, meter)
     with left.notices, st.container():  # always something: Streamlit keeps a place only where the last run of the page wrote
         _notices(account, meter, running)
     with left.foot:
         if meter is not None:
-            parts.meter_line(meter, _reminder())
-        elif left.may_send:
+            parts.meter_line(meter, account, _reminder())
+        elif now.may_send:
             parts.note(_reminder())
         st.html('<div class="why" role="status"></div>')
 
 
-def _look(may_send: bool) -> _Stand:
+def _look() -> _Stand:
     account = gate.who()
     if account is None:
         st.rerun(scope="app")
-    opened, _ = _open(account)
+    news, accounts = allowance.listen(account), house().accounts
+    opened, missing = _open(account)
     line = _in_line(account, whole=False)
-    return _Stand(account, _reading(account, opened, may_send), line, house().accounts.meter(account, house().answering.sizes()))
+    may_send = accounts.grant(account).state is PlanState.HAS and accounts.opted_in(account) and not missing
+    return _Stand(account, _reading(account, opened, may_send), line, accounts.meter(account, house().answering.sizes()), may_send, news)
 
 
-def _newest(reading: Reading | None, line: LiveAnswer | None, piece: list[Message]) -> None:
+def _newest(now: _Stand, piece: list[Message]) -> None:
     """The newest exchange with its answer, finished or growing.
 
     The component stands in the same place in every run and outlives the answer: one socket a page, whatever it shows. Which answer
     that is, the store says, in the same reading as the words above it; one that has ended since is ended on the socket at once, and
     the run that follows draws it: nothing can fall between two looks.
     """
-    tail = piece[-1] if piece else None
+    reading, line, tail = now.reading, now.line, piece[-1] if piece else None
     growing = tail if tail is not None and tail.answer is not None and tail.answer.state is AnswerState.RUNNING else None
     with st.container(key="newest"):
         if reading is not None:
@@ -686,28 +725,33 @@ def _newest(reading: Reading | None, line: LiveAnswer | None, piece: list[Messag
         with st.empty():  # its place stays, or the component after it would be made anew
             if answer_id is not None:
                 messages.who(model)
-        live.live_answer(channel=channel, answer_id=answer_id, writing=model if answer_id else "", on_end=_ended)
+        standing = allowance.standing(now.account, now.meter, now.news)
+        live.live_answer(channel=channel, answer_id=answer_id, writing=model if answer_id else "", on_end=_ended, standing=standing)
 
 
 def _foot(account: Account, meter: Meter | None, may_send: bool, missing: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
     """The composer, or why there is none. What stands above and below it is filled by the moving part."""
     with st.bottom:
-        _asked(account)
-        notices = st.container(key="notices")
-        if may_send:
-            closed = meter is not None and meter.closed
-            placeholder = f"Write to {house().settings.product_name}"
-            if closed and meter is not None and meter.cycle is not None:
-                placeholder = f"Writing opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
-            st.chat_input(placeholder, key="composer", max_chars=COMPOSER_CHARS, disabled=closed, on_submit=_submit)
-        elif missing:
+        with st.container(key="composing"):
+            _asked(account, meter)
+            notices = st.container(key="notices")
+            if may_send:
+                # Open also when the allowance is used up: what is written then is refused, recorded and kept as a draft.
+                st.chat_input(_placeholder(account, meter), key="composer", max_chars=COMPOSER_CHARS, on_submit=_submit)
+        if missing:
             st.button("Start a new chat", key="start_new", on_click=_turn_to, args=(None,))
         elif meter is None:
             parts.notice("plain", "lock", f"{house().settings.plan_name} has ended.", "Your chats stay here to read.")
-        else:
+        elif not may_send:
             parts.notice("plain", "block", "You said no to AI.", "Nothing is sent to a model; your chats stay here to read.")
             st.button("Think again", key="think_again", on_click=_turn_to, args=(None,))
         return notices, st.container(key="foot_line")
+
+
+def _placeholder(account: Account, meter: Meter | None) -> str:
+    if meter is not None and meter.closed and meter.cycle is not None:
+        return f"Sending opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
+    return f"Write to {house().settings.product_name}"
 
 
 def _reminder() -> str:
@@ -717,16 +761,31 @@ def _reminder() -> str:
     return f"{parts.model_title()} can be wrong: check what matters"
 
 
-def _asked(account: Account) -> None:
+def _asked(account: Account, meter: Meter | None) -> None:
     """What the last click left to say or to ask; beside it the way back from a deletion."""
     if deleted := st.session_state.get("deleted"):
         with st.container(key="undo_line", horizontal=True, vertical_alignment="center"):
             parts.note(f"“{clean_title(deleted[1])}” was deleted.")
             st.button("Undo", key="undo_delete", type="tertiary", on_click=_undo_delete)
+    _forget_what_is_over()
     if ask := st.session_state.get("ask_last"):
         _ask_last(account, ask[1], ask[0].text)
-    elif said := st.session_state.get("said"):
-        parts.notice(said.kind, said.icon, said.fact, said.text)
+    elif (said := st.session_state.get("said")) and not _in_the_card(said, meter):
+        said.draw()
+
+
+def _in_the_card(said: Said | None, meter: Meter | None) -> bool:
+    """At the end of the allowance the card above the composer says why nothing was sent."""
+    return said is not None and said.about == "no_tokens" and meter is not None and meter.closed
+
+
+def _forget_what_is_over() -> None:
+    """After the renewal nothing is the last message, and nothing is used up."""
+    ask, said = st.session_state.get("ask_last"), st.session_state.get("said")
+    if ask and ask[1].renews_at <= house().now():
+        del st.session_state["ask_last"]
+    if said and said.until is not None and said.until <= house().now():
+        del st.session_state["said"]
 
 
 def _notices(account: Account, meter: Meter | None, running: Message | None) -> None:
@@ -734,21 +793,13 @@ def _notices(account: Account, meter: Meter | None, running: Message | None) -> 
     live_here = house().answering.watch(account.id, running.id) if running is not None else None
     if live_here is not None and live_here.saving_trouble:
         parts.notice("95", "warning", live_here.saving_trouble, "")
-    elif "ask_last" in st.session_state or "said" in st.session_state:
+    elif "ask_last" in st.session_state or ("said" in st.session_state and not _in_the_card(st.session_state["said"], meter)):
         pass
     elif running is not None and st.session_state.get("tail") != running.id:
         parts.notice("plain", "edit_note", "An answer is being written in another version of this chat.", "")
         st.button("Show it", key="show_running", type="tertiary", on_click=_set, args=("through", running.id))
-    elif meter is not None and meter.cycle is not None and meter.closed:
-        when = parts.opens_at(meter.cycle.ends_at, account)
-        parts.notice(
-            "plain", "hourglass_bottom", "This month's allowance is used up.", f"You can write again on {when}. Your chats stay here to read and copy."
-        )
-    elif meter is not None and meter.cycle is not None and meter.next_is_last:
-        until = parts.opens_at(meter.cycle.ends_at, account)
-        parts.notice("last", "hourglass_bottom", f"Your next message is the last one until {until}.", f"It can use up to {meter.remaining:,} tokens.")
-    elif meter is not None and meter.cycle is not None:
-        _warn(account, meter)
+    elif meter is not None:
+        allowance.notice(account, meter, kept="said" in st.session_state)
 
 
 def _ask_last(account: Account, ask: AskLast, text: str | None) -> None:
@@ -756,26 +807,9 @@ def _ask_last(account: Account, ask: AskLast, text: str | None) -> None:
     parts.notice(
         "last",
         "hourglass_bottom",
-        f"This is your last message until {parts.opens_at(ask.renews_at, account)}.",
-        f"{about} use all that is left, {ask.tokens:,} tokens; what it leaves expires. Afterwards you can still read and copy your chats.",
+        f"This is your last message until {parts.day_of(ask.renews_at, account)}.",
+        f"{about} use all that is left, {ask.tokens:,} tokens; what it leaves expires. {allowance.AFTERWARDS}",
     )
     with st.container(horizontal=True, gap="small"):
         st.button("Send as the last", key="last_yes", on_click=_confirm_last)
         st.button("Keep writing", key="last_no", on_click=_keep_writing)
-
-
-def _warn(account: Account, meter: Meter) -> None:
-    """The strongest warning of this cycle that this session has not put away."""
-    assert meter.cycle is not None
-    if meter.share < 0.75:  # none can have been given: what was used in a cycle does not become less
-        return
-    given = {w.kind for w in house().accounts.warnings(account) if w.cycle_starts_at == meter.cycle.starts_at and w.allowance == meter.allowance}
-    for kind, (icon, fact) in WARNINGS.items():
-        if kind in given:
-            seen = f"put_away_{kind}_{meter.cycle.starts_at:%Y%m%d}_{meter.allowance}"
-            if seen in st.session_state:
-                return
-            text = f"{parts.left(meter)} until {parts.opens_at(meter.cycle.ends_at, account)}."
-            parts.notice(kind, icon, fact, text)
-            st.button("OK", key=f"seen_{kind}", type="tertiary", on_click=_set, args=(seen, True))
-            return

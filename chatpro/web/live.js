@@ -482,6 +482,7 @@ class Line {
     this.views = new Set();
     this.stops = new Set();
     this.failures = 0;
+    this.news = 0;
     this.answer = { ...NOTHING };
     Line.open.set(url, this);
     this.connect();
@@ -515,8 +516,9 @@ class Line {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(words));
   }
 
-  hear({ id, at, add, end, ahead, chat, is }) {
+  hear({ id, at, add, end, ahead, chat, is, news }) {
     this.failures = Line.losses = 0;
+    if (news) return this.heardNews(news);
     if (chat) return void document.dispatchEvent(new CustomEvent("chatpro:chat", { detail: { chat, is } }));
     if (id !== this.answer.id) {
       if (!end && ahead === undefined && at !== 0) return this.send({ id, at: 0 });
@@ -534,6 +536,18 @@ class Line {
       answer.at += points(fresh);
     }
     for (const view of this.views) view.draw();
+  }
+
+  heardNews(number) {
+    this.news = Math.max(this.news, number);
+    ask();
+  }
+
+  /** The one view whose run brings what is shown up to date, if it is behind: the moving part of the chat page, elsewhere the whole page. */
+  get behind() {
+    const views = [...this.views];
+    const view = views.find((one) => one instanceof View) ?? views[0];
+    return view && (view.news < this.news || due.passed) ? view : null;
   }
 
   stop(id) {
@@ -593,7 +607,82 @@ class Line {
 }
 
 addEventListener("online", () => Line.retry());
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && Line.retry());
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && (Line.retry(), tick(), ask()));
+
+// ---------------------------------------------------------------------------------------------------- the allowance
+
+const MINUTE = 60_000, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
+const LONGEST_SLEEP = HOUR; // a computer that sleeps stops its timers; beyond some days browsers keep none
+
+/** When what is shown of the allowance changes by itself: at the renewal, or at a grant's beginning or end. Only the server's clock counts. */
+const due = {
+  at: null,
+  ahead: 0, // of the server's clock, by this one
+  set(at, now) {
+    if (this.said === `${at} ${now}`) return; // Streamlit shows the same data again
+    this.said = `${at} ${now}`;
+    this.ahead = now - Date.now();
+    this.at = at;
+    tick();
+  },
+  left(at) {
+    return at - (Date.now() + this.ahead);
+  },
+  get passed() {
+    return this.at !== null && this.left(this.at) < -200; // a run that comes a moment too early would come for nothing
+  },
+};
+
+/** How long until then, as it is said here: whole days, on the last day hours, in the last hour minutes; never less than it is. */
+function span(ms) {
+  const [size, unit] = ms > DAY ? [DAY, "day"] : ms > HOUR ? [HOUR, "hour"] : [MINUTE, "minute"];
+  const count = Math.max(1, Math.ceil(ms / size));
+  return [count, count === 1 ? unit : `${unit}s`, ms % size || size];
+}
+
+let ticking = 0;
+
+/** Write what is left anew, and look again when it will read otherwise. */
+function tick() {
+  clearTimeout(ticking);
+  let sleep = due.at === null ? Infinity : Math.max(50, due.left(due.at) + 250);
+  for (const element of document.querySelectorAll("[data-due]")) {
+    const left = due.left(Number(element.dataset.due));
+    if (left <= 0) continue; // the run that follows says what comes next
+    const [count, unit, lasts] = span(left);
+    const [number, word] = element.querySelectorAll("b, small");
+    if (number && word) (number.textContent = count), (word.textContent = unit);
+    else element.textContent = `in ${count} ${unit}`;
+    sleep = Math.min(sleep, lasts);
+    if (element.closest(".blocked") && unit.startsWith("minute") && (count === 5 || count === 1)) say(`You can write again in ${count} ${unit}`);
+  }
+  if (due.passed) ask();
+  if (sleep < Infinity) ticking = setTimeout(tick, Math.min(sleep + 20, LONGEST_SLEEP));
+}
+
+let spoken = "";
+function say(words) {
+  const hands = [...Line.open.values()].flatMap((line) => [...line.views]).find((view) => view instanceof Hands);
+  if (hands && spoken !== words) hands.status.textContent = spoken = words;
+}
+
+let asking = 0, asked = 0;
+
+/**
+ * Have what is out of date drawn anew: not while a run goes, which may bring it by itself, and not in a tab that nobody sees. Said again
+ * until the data show that it was heard, because Streamlit forgets a trigger when another comes before its run has begun.
+ */
+function ask() {
+  clearTimeout(asking);
+  const views = [...Line.open.values()].map((line) => line.behind).filter(Boolean);
+  if (!views.length || document.visibilityState !== "visible") return void (asked = 0);
+  const busy = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState !== "notRunning" || views.some((view) => view.ending);
+  if (!busy) {
+    asked += 1;
+    for (const view of views) view.trigger("news", view.line.news);
+  }
+  asking = setTimeout(ask, busy ? 250 : Math.min(60_000, 1_000 * 2 ** asked));
+}
 
 // ---------------------------------------------------------------------------------------------------- the view
 
@@ -639,6 +728,7 @@ class View {
     }
     this.onPageScroll = () => this.offerNewest();
     document.addEventListener("scroll", this.onPageScroll, { passive: true, capture: true });
+    this.footWatch = new ResizeObserver(() => this.atBottom && this.follow()); // a notice above the composer covers nothing that was in sight
     this.guard = (event) => this.keepBack(event);
     for (const kind of ["keydown", "click"]) document.addEventListener(kind, this.guard, { capture: true });
   }
@@ -675,6 +765,7 @@ class View {
   show(data, trigger) {
     this.trigger = trigger;
     this.writing = String(data.writing ?? "");
+    this.news = data.news ?? 0;
     if (this.line?.url !== data.stream_url) {
       const before = this.line;
       before?.leave(this);
@@ -688,6 +779,14 @@ class View {
     }
     this.say();
     this.draw();
+    if (data.news !== undefined) due.set(data.due ?? null, data.now);
+    const foot = document.querySelector("[data-testid=stBottom]");
+    if (foot && foot !== this.foot) this.footWatch.observe((this.foot = foot));
+  }
+
+  /** Its end asks for the run that brings everything up to date. */
+  get ending() {
+    return this.id !== null && this.ended && performance.now() - this.endedAt < 3_000;
   }
 
   begin(id) {
@@ -755,6 +854,7 @@ class View {
 
   end(answer) {
     this.ended = true;
+    this.endedAt = performance.now();
     if (!this.plain) {
       this.put(null, answer.text);
       this.drawing.cursor.remove();
@@ -789,6 +889,7 @@ class View {
   }
 
   leave() {
+    this.footWatch.disconnect();
     this.scroller?.removeEventListener("scroll", this.onScroll);
     document.removeEventListener("scroll", this.onPageScroll, { capture: true });
     for (const kind of ["keydown", "click"]) document.removeEventListener(kind, this.guard, { capture: true });
@@ -956,6 +1057,7 @@ class Hands {
     const enters = event.type === "keydown" && event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target === box;
     const clicks = event.type === "click" && event.target.closest?.("[data-testid=stChatInputSubmitButton]");
     if (!(enters || clicks) || !box?.value.trim() || box.disabled) return;
+    toNewest(); // whoever sends wants to see it
     this.left = { text: box.value, session: this.session, heard: this.heard, rested: 0 };
     clearInterval(this.asking);
     this.asking = setInterval(() => this.wasHeard(), 250);
@@ -974,6 +1076,7 @@ class Hands {
 
   show(data, trigger) {
     this.trigger = trigger;
+    this.news = data.news ?? Infinity; // on the chat page its moving part minds the news
     this.heard = `${data.session} ${data.heard}`;
     this.session = data.session;
     const memory = sessions.get(data.session) ?? { backs: 0, acts: 0 };
@@ -987,6 +1090,7 @@ class Hands {
       if (data.chat) toNewest();
       if (!first) closePanelOnPhones();
     }
+    if (data.news !== undefined) due.set(data.due ?? null, data.now);
     if (this.line?.url === data.page_url) return;
     this.line?.leave(this);
     this.line = Line.at(data.page_url);

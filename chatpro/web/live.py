@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +58,19 @@ _component = st.components.v2.component(
 )
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What the page says of the allowance, by how many news of its channel (`Sockets.news_of`), at what instant; `due` is when that changes by itself."""
+
+    news: int
+    now: datetime
+    due: datetime | None
+
+    def data(self) -> dict[str, Any]:
+        """For the browser, which counts by the difference of the two instants: its own clock may say anything."""
+        return {"news": self.news, "now": self.now.timestamp() * 1000 // 1, "due": self.due and self.due.timestamp() * 1000 // 1}
+
+
 class Outbox(Protocol):
     """What the page's session knows of its sends."""
 
@@ -92,19 +107,41 @@ def hands(*, channel: str, chat: str | None, outbox: Outbox, on_act: Callable[[A
     )
 
 
-def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Callable[[], None], key: str = "live") -> None:
+def ears(*, channel: str, standing: Standing, on_act: Callable[[Any], None], key: str = "hands") -> None:
+    """For pages without a chat: the page runs again when what it says of the allowance is no longer so. `on_act` as for `hands`."""
+    _component(
+        key=key,
+        data={
+            "page_url": f"{base_path()}/ws/page/{channel}",
+            "chat": None,
+            "session": channel,
+            "heard": 0,
+            "acted": 0,
+            "back": [],
+            "backs": 0,
+            **standing.data(),
+        },
+        on_act_change=lambda: on_act(st.session_state[key].get("act")),
+        on_lost_change=_nothing,
+        on_news_change=_nothing,
+    )
+
+
+def live_answer(*, channel: str, answer_id: str | None, writing: str, on_end: Callable[[], None], standing: Standing | None = None, key: str = "live") -> None:
     """Draw the answer that this page's channel watches, or nothing but the open socket when there is none.
 
     Call it in a fragment, on every run of the page, also while nothing is written: the socket must be there before the first
-    word. `writing` is the model's title. `on_end` is called once when the answer has ended; the fragment runs after it.
+    word. `writing` is the model's title. `on_end` is called once when the answer has ended; the fragment runs after it. So it does when
+    `standing` is no longer so.
     When the channel is unknown or was closed, the page runs again if `hands` is on it, otherwise the fragment: renew the
     channel (`Sockets.renewed`) at the beginning of either.
     """
     _component(
         key=key,
-        data={"stream_url": f"{base_path()}/ws/page/{channel}", "keep": True, "id": answer_id, "writing": writing},
+        data={"stream_url": f"{base_path()}/ws/page/{channel}", "keep": True, "id": answer_id, "writing": writing, **(standing.data() if standing else {})},
         on_end_change=on_end,
         on_lost_change=_nothing,
+        on_news_change=_nothing,
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from html import escape
+from math import ceil
+from typing import Any
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
@@ -27,6 +29,13 @@ from chatpro.web import places
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!~|<>:$&])")
 _SIGN = re.compile(r"\\:(?=\w)")
 _JOINER = "\u2060"
+
+TOKENS = (
+    '<details class="tokens"><summary>tokens</summary><p>A token is a piece of a word, about four letters. What you send, what goes along '
+    "of the chat so far, and what is written for you all count.</p></details>"
+)
+"""The word, explained where it appears first."""
+RECEIPTS = '<button type="button" class="quiet" data-act="receipts" data-id="">Receipts of this month</button>'
 
 
 # --- Words and figures ------------------------------------------------------------------------------------------------
@@ -78,6 +87,31 @@ def opens_at(at: datetime, account: Account) -> str:
     return f"{local:%a} {local.day} {local:%B} at {local:%H:%M}"
 
 
+def day_of(at: datetime, account: Account) -> str:
+    """14 December, with the hour where the day does not begin there."""
+    local = at.astimezone(zone_of(account))
+    return f"{local.day} {local:%B}" + ("" if (local.hour, local.minute) == (0, 0) else f" at {local:%H:%M}")
+
+
+def until(at: datetime) -> tuple[int, str]:
+    """How long until then: whole days, on the last day hours, in the last hour minutes; never less than it is. live.js counts on in the same words."""
+    left = (at - house().now()).total_seconds()
+    size, unit = next(((s, u) for s, u in ((86_400, "day"), (3_600, "hour")) if left > s), (60, "minute"))
+    number = max(1, ceil(left / size))
+    return number, unit if number == 1 else f"{unit}s"
+
+
+def due_html(at: datetime) -> str:
+    """In 21 days: kept true by the page's program (live.js)."""
+    number, unit = until(at)
+    return f'<span data-due="{milliseconds(at):d}">in {number:d} {escape(unit)}</span>'
+
+
+def milliseconds(at: datetime) -> int:
+    """An instant as browsers count: since 1970."""
+    return int(at.timestamp() * 1000)
+
+
 def when(at: datetime, account: Account) -> str:
     """Today, 09:41; Sat, 17:20; 4 Sep: as exact as somebody remembers it."""
     local, today = at.astimezone(zone_of(account)), house().now().astimezone(zone_of(account))
@@ -123,15 +157,29 @@ def note(text: str) -> None:
     st.html(f'<p class="note">{escape(text)}</p>')
 
 
-def notice(kind: str, icon: str, fact: str, text: str, dismiss: str | None = None) -> bool:
-    """One notice: `kind` is plain, 75, 95 or last. True when its button was pressed in this run."""
+def notice(
+    kind: str,
+    icon: str,
+    fact: str,
+    text: str,
+    dismiss: str | None = None,
+    *,
+    more: str = "",
+    on_click: Callable[..., None] | None = None,
+    args: tuple[Any, ...] = (),
+) -> bool:
+    """One notice: `kind` is plain, 75, 95 or last. `more` is left out on phones. True when its button was pressed in this run."""
     with st.container(key=f"notice_{kind}_{crc32(fact.encode()):08x}", horizontal=True, vertical_alignment="center", wrap=False, gap="small"):
         st.html(
             f'<div class="say-n" role="status"><span class="ic" aria-hidden="true">{escape(icon)}</span>'
-            f"<span><b>{escape(fact)}</b> {escape(text)}</span></div>",
+            f"<span><b>{escape(fact)}</b> {escape(text)}{_more_html(more)}</span></div>",
             width="stretch",
         )
-        return bool(dismiss) and st.button(dismiss or "", key=f"seen_{kind}", type="tertiary")
+        return bool(dismiss) and st.button(dismiss or "", key=f"seen_{kind}", type="tertiary", on_click=on_click, args=args)
+
+
+def _more_html(text: str) -> str:
+    return f' <span class="more">{escape(text)}</span>' if text else ""
 
 
 def card(key: str, icon: str, title: str, text: str, words: str = "", on_click: Callable[[], None] | None = None) -> bool:
@@ -163,8 +211,8 @@ def facts_html(facts: dict[str, str]) -> str:
 # --- The allowance ----------------------------------------------------------------------------------------------------
 
 
-def meter(stand: Meter, account: Account) -> None:
-    """Where the allowance stands, as the foot of the side panel and on the account page."""
+def meter(stand: Meter, account: Account, opens: bool = True) -> None:
+    """Where the allowance stands, as the foot of the side panel and on the account page. `opens`: with a way to this month's receipts."""
     share = _share_html(stand)
     about = left(stand)
     st.html(
@@ -172,28 +220,37 @@ def meter(stand: Meter, account: Account) -> None:
         f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{_percent(stand):d}"'
         f' aria-valuetext="{share} used{_pending_html(stand)}, {escape(about)}"'
         f' style="--p:{min(stand.share, 1.0):.1%};--r:{_reserved(stand):.1%}"><u></u><i></i>'
-        f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s></div>'
-        f'<div class="sub"><span title="{stand.reserved:,d} set aside for what is being written">{stand.used:,d} of {stand.allowance:,d} tokens</span>'
-        f"<br>{escape(renews(stand.cycle, account))}</div></div>"
+        f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s>{_own_mark_html(stand)}</div>'
+        f'<div class="sub">{renews_html(stand.cycle, account)}<br>{stand.used:,d} of {stand.allowance:,d} {TOKENS}{_own_limit_html(stand)}</div>'
+        f"{RECEIPTS if opens and stand.cycle is not None else ''}</div>"
     )
 
 
-def meter_line(stand: Meter, also: str = "") -> None:
-    """The same in one line, under the composer, for phones where the panel is closed. While somebody writes, how to send is said instead of `also`."""
+def meter_line(stand: Meter, account: Account, also: str = "") -> None:
+    """The same in one line, under the composer. Where the panel is closed it says all that the panel does; while somebody writes, how to send is
+    said instead of `also`."""
     st.html(
         f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
-        f'<s style="left:75%"></s><s style="left:95%"></s></div><span>{_share_html(stand)} of this month used</span>'
-        f'<span>{escape(left(stand))}</span><span class="opt">{escape(also)}</span>'
+        f'<s style="left:75%"></s><s style="left:95%"></s>{_own_mark_html(stand)}</div><span>{_share_html(stand)} of this month used</span>'
+        f'<span>{escape(left(stand))}</span><span class="shut">{renews_html(stand.cycle, account)}</span>'
+        f'<span class="shut">{RECEIPTS if stand.cycle is not None else ""}</span><span class="opt">{escape(also)}</span>'
         f'<span class="hint">Enter sends, Shift+Enter for a new line</span></div>'
     )
 
 
-def renews(cycle: Cycle | None, account: Account) -> str:
+def _own_mark_html(stand: Meter) -> str:
+    return "" if stand.own_limit is None else f'<s class="own" style="left:{min(stand.own_limit / max(1, stand.allowance), 1.0):.1%}"></s>'
+
+
+def _own_limit_html(stand: Meter) -> str:
+    return "" if stand.own_limit is None else f"<br>Your own limit: {stand.own_limit:,d} tokens"
+
+
+def renews_html(cycle: Cycle | None, account: Account) -> str:
     """When the allowance renews, in words."""
     if cycle is None:
         return "Renews each month on the day of your first message"
-    local = cycle.ends_at.astimezone(zone_of(account))
-    return f"Renews {local:%a} {local.day} {local:%b}, {local:%H:%M}"
+    return f"Renews {escape(day_of(cycle.ends_at, account))}, {due_html(cycle.ends_at)}"
 
 
 def _percent(stand: Meter) -> int:
@@ -222,23 +279,26 @@ def _level(stand: Meter) -> str:
 
 def left(stand: Meter) -> str:
     """About how many messages are left, in words."""
+    low, high = stand.left_range
     if stand.closed or stand.used >= stand.allowance:
         return "No message left"
+    if stand.own_limit_met:
+        return "Your own limit is reached"
     if stand.next_is_last:
         return "1 message left"
-    if stand.left <= 3:  # an estimate: to be certain of one message is D4's to say, not the mean's
+    if high <= 3:  # an estimate: to be certain of one message is D4's to say, not the mean's
         return "A few messages left"
-    if stand.left > 999:
+    if low > 999:
         return "More than 999 messages left"
-    return f"About {count_of(stand.left, 'message')} left"
+    return f"About {low:,d} to {high:,d} messages left" if low < high else f"About {low:,d} messages left"
 
 
 # --- The side panel ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def panel(account: Account) -> Iterator[None]:
-    """The side panel: New chat above what the page puts into it, the meter at its foot."""
+def panel(account: Account, stand: Meter | None = None) -> Iterator[None]:
+    """The side panel: New chat above what the page puts into it, the meter at its foot (`stand`, where the page has read it already)."""
     with st.sidebar:
         if may_write(account) and st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
             places.go("chat")
@@ -246,7 +306,7 @@ def panel(account: Account) -> Iterator[None]:
         place = panel_foot(account)
         if account.has(Role.FREELANCER):
             with place:
-                standing(account, house().accounts.meter(account, house().answering.sizes()))
+                standing(account, stand or house().accounts.meter(account, house().answering.sizes()))
 
 
 def may_write(account: Account) -> bool:

@@ -100,6 +100,8 @@ async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
     house.accounts.on_signed_out.append(sockets().close_account)
     house.answering.watched = sockets().watched
     house.answering.on_changed.append(sockets().tell)
+    house.answering.on_allowance.append(sockets().news)
+    house.accounts.on_allowance.append(sockets().news)
     await bootstrap.start(house)
     _ready = True
     host, port = st.get_option("server.address") or "127.0.0.1", st.get_option("server.port")

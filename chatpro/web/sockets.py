@@ -8,8 +8,9 @@ A channel is the key: unguessable, made by the script for its own page, bound to
 again every few seconds, and dead with them. Offsets count code points, as Python does; the page counts the same way.
 
 What goes over it, as JSON: out `{"id", "at", "add"}` and `{"id", "end": true}`, before the first word `{"id", "ahead"}` (how many go
-before it in the waiting line, -1 for the person's own other answers, null when it has its place), and of the account's other chats
-`{"chat", "is"}` (running, unread, idle); in `{"id", "at"}` (send the rest from there) and `{"stop": id}`.
+before it in the waiting line, -1 for the person's own other answers, null when it has its place), of the account's other chats
+`{"chat", "is"}` (running, unread, idle), and `{"news": n}` (what the page says of the allowance is out of date; `n` counts up, and a
+page that was drawn at that number is not); in `{"id", "at"}` (send the rest from there) and `{"stop": id}`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class _Page:
     feeder: asyncio.Task[None] | None = None
     greeted: bool = False  # the page has said what it has, so sending from the start would not double anything
     fed: str | None = None  # the answer that the feeder sends or has sent
+    news: int = 0  # how often what it says of the allowance has changed
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -156,6 +158,26 @@ class Sockets:
 
         self._on_loop(send)
 
+    def news(self, account_id: str, but: str | None = None) -> None:
+        """What this account's open pages say of the allowance is out of date. Pages that watch the answer `but` see it at its end anyway."""
+        with self._lock:
+            pages = [page for page in self._pages.values() if page.account_id == account_id and (but is None or page.watching != but)]
+            for page in pages:
+                page.news += 1
+
+        def send() -> None:
+            for page in pages:
+                if page.socket is not None:
+                    self._spawn(_send_quietly(page.socket, _news(page)))
+
+        self._on_loop(send)
+
+    def news_of(self, channel: str) -> int:
+        """How many news this page's channel has had. Ask before the page reads what it draws."""
+        with self._lock:
+            page = self._pages.get(channel)
+            return page.news if page is not None else 0
+
     def close_account(self, account_id: str) -> None:
         """Opted out, closed, signed out: this account's channels are dead at once, and their sockets close."""
         with self._lock:
@@ -214,6 +236,8 @@ class Sockets:
             await _close(before, REPLACED)
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._keep_asking())
+        if page.news:
+            await _send_quietly(socket, _news(page))  # what came while it was away
         silent = asyncio.get_running_loop().call_later(GREETING_SECONDS, self._not_greeted, page, socket)
         try:
             await self._listen(page, socket)
@@ -363,6 +387,10 @@ async def _close(socket: WebSocket, code: int) -> None:
             await socket.close(code)
         except RuntimeError:
             pass  # closed by the other side at this very moment
+
+
+def _news(page: _Page) -> str:
+    return json.dumps({"news": page.news}, separators=(",", ":"))
 
 
 async def _send_quietly(socket: WebSocket | None, words: str) -> None:

@@ -20,7 +20,7 @@ import chatpro.services
 from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account, Role
 from chatpro.errors import ChatProError, NotAllowed, NotFound
-from tests.cast import build_house, person, write_chat
+from tests.cast import TODAY, build_house, person, write_chat
 
 FREELANCER, EVERYBODY = frozenset({Role.FREELANCER}), frozenset(Role)
 ONE_OF_EACH = dict(zip(Role, ("mara", "priya", "jude", "ana", "otto", "ada"), strict=True))
@@ -52,6 +52,8 @@ MATRIX: dict[str, Right] = {
     "accounts.lift_own_limit": Right(FREELANCER),
     "accounts.receipts": Right(EVERYBODY),
     "accounts.warnings": Right(EVERYBODY),
+    "accounts.warned": Right(EVERYBODY, ("{meter}",)),
+    "accounts.dismiss": Right(FREELANCER, ("75", TODAY, 200_000)),
     "history.chats": Right(FREELANCER),
     "history.open": Right(FREELANCER, ("{chat}",)),
     "history.draft": Right(FREELANCER, ("{chat}",)),
@@ -132,6 +134,7 @@ def arguments(house: House, right: Right) -> list[Any]:
     chat = write_chat(house, mara, ("Zanzibarmarker", "Zanzibarmarker."))
     question, answer = house.history.open(mara, chat).messages
     known = {"{mara}": mara.id, "{chat}": chat, "{question}": question.id, "{answer}": answer.id, "{sizes}": house.answering.sizes()}
+    known["{meter}"] = house.accounts.meter(mara, house.answering.sizes())
     return [known[a] if isinstance(a, str) and a in known else a for a in right.arguments]
 
 

@@ -194,6 +194,30 @@ def test_how_a_chat_stands_is_told_to_its_own_account_only(server: Server) -> No
             other.recv(timeout=0.3)
 
 
+def test_news_of_the_allowance_reach_every_page_of_the_account_but_the_one_that_sees_it_anyway(server: Server) -> None:
+    mine, watching, other = (server.sockets.open_channel(account, 1) for account in ("mara", "mara", "ines"))
+    server.answer()
+    server.sockets.watch(watching, "a1")
+    with server.page(mine) as page, server.page(watching) as busy, server.page(other) as stranger:
+        for open_page in (page, busy, stranger):
+            say(open_page, id=None, at=0)
+        wait_until(lambda: server.sockets.open_count == 3)
+        server.sockets.news("mara", "a1")
+        assert read(page) == {"news": 1}
+        server.sockets.news("mara")
+        assert (read(page), read(busy)) == ({"news": 2}, {"news": 1})
+        server.sockets.tell("ines", "c1", "idle")
+        assert read(stranger) == {"chat": "c1", "is": "idle"}  # the first that she hears
+    assert [server.sockets.news_of(channel) for channel in (mine, watching, other, "nobody's")] == [2, 1, 0, 0]
+
+
+def test_news_that_came_while_the_page_was_away_are_there_when_it_is_back(server: Server) -> None:
+    channel = server.sockets.open_channel("mara", 1)
+    server.sockets.news("mara")
+    with server.page(channel) as page:
+        assert read(page) == {"news": 1}
+
+
 def test_an_answer_is_watched_while_an_open_page_shows_it(server: Server) -> None:
     """Not when the page shows something else, and not without a socket: what ends unwatched is marked as new."""
     answer = server.answer(text="one")

@@ -1,0 +1,146 @@
+"""What a person sees of their allowance beside the meter: the warnings, the last message, the end of it, and how pages stay true.
+
+A warning that stands in one tab only, or comes back after it was put away, is not believed the next time. So what is said here comes
+from the store in every run, each open page hears when that changed (sockets.py), and it knows the instant at which it changes by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from chatpro.bootstrap import house
+from chatpro.domain.accounts import Account, Role
+from chatpro.errors import ChatProError
+from chatpro.services.accounts import GivenWarning, Meter
+from chatpro.web import gate, live, parts, places, server
+
+USED = {"95": ("warning", "95 % of this month is used."), "75": ("info", "75 % of this month is used.")}
+AFTERWARDS = "Afterwards you can still read and copy your chats."
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something the page says once, above the composer: the fact, and what it means. Not any more from `until` on, where that is given."""
+
+    fact: str
+    text: str = ""
+    kind: str = "plain"
+    icon: str = "info"
+    until: datetime | None = None
+    about: str = ""
+
+    def draw(self) -> None:
+        parts.notice(self.kind, self.icon, self.fact, self.text)
+
+
+# --- Staying true -----------------------------------------------------------------------------------------------------
+
+
+def listen(account: Account) -> int:
+    """Renew this page's channel and say by how many of its news the page is drawn. Before anything of the allowance is read."""
+    st.session_state["channel"] = channel = server.sockets().renewed(st.session_state.get("channel"), account.id, account.epoch)
+    return server.sockets().news_of(channel)
+
+
+def standing(account: Account, stand: Meter | None, news: int) -> live.Standing:
+    """For the page's program: how new what it shows is, and when that changes by itself."""
+    return live.Standing(news, house().now(), _changes_at(account, stand))
+
+
+def _changes_at(account: Account, stand: Meter | None) -> datetime | None:
+    """The next renewal, or the next beginning or end of a grant."""
+    grants = house().accounts.entitlements(account)
+    instants = [at for row in grants for at in (row.starts_at, row.ends_at) if at is not None]
+    if stand is not None and stand.cycle is not None:
+        instants.append(stand.cycle.ends_at)
+    return min((at for at in instants if at > house().now()), default=None)
+
+
+def frame(account: Account) -> Meter | None:
+    """The side panel of a page without a chat, and what has to be said of the allowance wherever its owner comes back to. Returns how it stands."""
+    if not account.has(Role.FREELANCER):
+        with parts.panel(account):
+            return None
+    if to := st.session_state.pop("go_to", None):
+        places.go(to)
+    news = listen(account)
+    stand = house().accounts.meter(account, house().answering.sizes())
+    with parts.panel(account, stand):
+        pass
+    said, warned = st.session_state.pop("said", None), house().accounts.warned(account, stand) if stand is not None else None
+    if said is not None or (warned is not None and _is_open(warned)):
+        with st.bottom:  # where it comes and goes without moving what is read
+            if said is not None:
+                said.draw()
+            elif stand is not None and warned is not None:
+                _warn(account, stand, warned)
+    if house().accounts.opted_in(account):  # a page of somebody who said no has no channel
+        live.ears(channel=st.session_state["channel"], standing=standing(account, stand, news), on_act=_hear)
+    return stand
+
+
+def _hear(acts: Any) -> None:
+    """A button of the meter was clicked on a page without a chat."""
+    if isinstance(acts, list) and any(isinstance(act, dict) and act.get("act") == "receipts" for act in acts):
+        st.session_state["go_to"] = "account"
+
+
+# --- Notices ----------------------------------------------------------------------------------------------------------
+
+
+def notice(account: Account, stand: Meter, kept: bool = False) -> bool:
+    """The weightiest of what has to be said now, and nothing beside it. False when there is nothing to say. `kept`: a text was just refused."""
+    cycle, warned = stand.cycle, house().accounts.warned(account, stand)
+    if cycle is None:
+        return False
+    until = parts.day_of(cycle.ends_at, account)
+    if stand.closed:
+        _blocked(account, cycle.ends_at, kept)
+    elif stand.reserved and warned is not None and warned.kind == "last_message":
+        parts.notice("plain", "hourglass_bottom", f"Your last message until {until} is being answered.", "What it leaves expires then.")
+    elif stand.next_is_last:
+        # While an answer is written, how much the last one can use is not known yet.
+        text = "What it leaves expires." if stand.reserved else f"It can use up to {stand.remaining:,} tokens; what it leaves expires."
+        parts.notice("last", "hourglass_bottom", f"Your next message is the last one until {until}.", text, more=AFTERWARDS)
+    elif warned is not None and _is_open(warned):
+        _warn(account, stand, warned)
+    else:
+        return False
+    return True
+
+
+def _is_open(warned: GivenWarning) -> bool:
+    return warned.kind in USED and warned.dismissed_at is None
+
+
+def _warn(account: Account, stand: Meter, warned: GivenWarning) -> None:
+    assert stand.cycle is not None
+    icon, fact = USED[warned.kind]
+    text = f"{parts.left(stand)} until {parts.day_of(stand.cycle.ends_at, account)}."
+    parts.notice(warned.kind, icon, fact, text, "OK", on_click=_dismiss, args=(warned,))
+
+
+def _dismiss(warned: GivenWarning) -> None:
+    account = gate.who()
+    try:
+        if account is not None:
+            house().accounts.dismiss(account, warned.kind, warned.cycle_starts_at, warned.allowance)
+    except ChatProError as error:
+        st.session_state["said"] = Said(str(error), kind="95", icon="warning")
+
+
+def _blocked(account: Account, ends_at: datetime, kept: bool) -> None:
+    """Sending is over until the renewal: a heading, the instant, and how long that is. No red field: it is nobody's fault."""
+    number, unit = parts.until(ends_at)
+    when, zone = parts.opens_at(ends_at, account), account.zone.replace("Etc/UTC", "UTC")
+    draft = "Nothing was sent; your text is kept here." if kept else "Your chats stay here to read and copy, and a draft is kept."
+    st.html(
+        f'<div class="blocked"><div class="say" role="alert"><b>This month\'s allowance is used up.</b>'
+        f"<span>You can write again on {escape(when)} ({escape(zone)}). {escape(draft)}</span></div>"
+        f'<div class="count" role="timer" data-due="{parts.milliseconds(ends_at):d}"><span><b>{number:d}</b><small>{escape(unit)}</small></span></div></div>'
+    )
