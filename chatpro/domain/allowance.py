@@ -135,7 +135,8 @@ class SendKind(StrEnum):
 
 @dataclass(frozen=True)
 class Accepted:
-    """Send it: how many of the offered history turns (newest first) go along, and what is reserved for prompt and answer."""
+    """Send it: how many of the offered history turns (newest first) go along, and what is reserved for prompt and answer. `left_out`: how many
+    fewer go along than with a short message; what is beyond the model's memory anyway gave way to nothing."""
 
     kind: SendKind
     history_kept: int
@@ -182,21 +183,21 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
     if is_closed(sizes, standing):
         return Refused("no_tokens", wanted, 0, fits_after)
 
-    offered = _fitting(history, min(sizes.history, sizes.prompt_cap - base))
+    offered, usual = _fitting(history, min(sizes.history, sizes.prompt_cap - base)), remembered(sizes, history)
     if not standing.last_warned:
         for kept in range(offered, -1, -1):
             resent = sum(history[:kept])
             if resent + sizes.answer <= ordinary:
-                return _accepted(SendKind.ORDINARY, kept, resent, base, sizes.answer, len(history), sizes)
+                return _accepted(SendKind.ORDINARY, kept, resent, base, sizes.answer, usual, sizes)
         if ordinary >= sizes.answer_min:
-            return _accepted(SendKind.ORDINARY, 0, 0, base, ordinary, len(history), sizes)
+            return _accepted(SendKind.ORDINARY, 0, 0, base, ordinary, usual, sizes)
     if standing.reserved > 0:
         return Wait()
     if base + sizes.answer_min <= r:
         kept = _fitting(history, min(sizes.history, sizes.prompt_cap - base, r - sizes.answer_min - base))
         resent = sum(history[:kept])
         limit = min(r - base - resent, sizes.output_limit, sizes.context - base - resent)
-        accepted = _accepted(SendKind.LAST, kept, resent, base, limit, len(history), sizes)
+        accepted = _accepted(SendKind.LAST, kept, resent, base, limit, usual, sizes)
         return Accepted(**{**accepted.__dict__, "reserve": r})
     if standing.allowance < standing.highest:
         return refused("allowance_lowered")
@@ -219,7 +220,7 @@ def _fitting(history: Sequence[int], budget: int) -> int:
     return kept
 
 
-def _accepted(kind: SendKind, kept: int, resent: int, base: int, answer: int, offered: int, sizes: Sizes) -> Accepted:
+def _accepted(kind: SendKind, kept: int, resent: int, base: int, answer: int, usual: int, sizes: Sizes) -> Accepted:
     return Accepted(
         kind=kind,
         history_kept=kept,
@@ -227,7 +228,7 @@ def _accepted(kind: SendKind, kept: int, resent: int, base: int, answer: int, of
         resent_tokens=resent,
         answer_limit=answer,
         reserve=base + resent + answer,
-        left_out=offered - kept,
+        left_out=max(0, usual - kept),
         shortened=answer < sizes.answer,
     )
 

@@ -31,6 +31,7 @@ from chatpro.domain.allowance import (
     next_is_last,
     own_limit_in,
     own_limit_met,
+    remembered,
     warnings_due,
 )
 from tests.conftest import trials
@@ -115,7 +116,7 @@ def test_an_ordinary_send_leaves_the_smallest_send_free_and_a_last_one_takes_all
         assert decision.prompt_tokens == SIZES.instructions + draft + sum(history[: decision.history_kept])
         assert decision.prompt_tokens <= SIZES.prompt_cap
         assert decision.answer_limit >= SIZES.answer_min
-        assert decision.left_out == len(history) - decision.history_kept
+        assert decision.left_out == max(0, remembered(SIZES, history) - decision.history_kept)
         if decision.kind is SendKind.ORDINARY:
             assert standing.remaining - decision.reserve >= SIZES.smallest_send(standing.allowance)
             assert decision.reserve == decision.prompt_tokens + decision.answer_limit
@@ -176,6 +177,15 @@ def test_the_prompt_may_be_exactly_the_cap_and_not_one_token_more() -> None:
     assert isinstance(decide(SIZES, plenty, fits, []), Accepted)
     refused = decide(SIZES, plenty, fits + 1, [])
     assert isinstance(refused, Refused) and refused.reason == "too_long" and refused.fits_after == fits
+
+
+def test_what_no_message_would_take_along_was_not_left_out() -> None:
+    """In a long chat the memory begins somewhere: the page shows where. Only what gave way to this message is said of this message."""
+    plenty = Standing(200_000, 0, 0)
+    long_chat = [400] * 12
+    ordinary, long_draft = decide(SIZES, plenty, 200, long_chat), decide(SIZES, plenty, SIZES.longest_draft - 900, long_chat)
+    assert isinstance(ordinary, Accepted) and (ordinary.history_kept, ordinary.left_out) == (5, 0)
+    assert isinstance(long_draft, Accepted) and (long_draft.history_kept, long_draft.left_out) == (2, 3)
 
 
 def test_history_gives_way_before_the_answer_does() -> None:
