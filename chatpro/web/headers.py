@@ -49,12 +49,21 @@ class Headers:
     """ASGI middleware around the whole app.
 
     `frame_ancestors`: origins whose pages may frame this one (none by default). `preload`: modules that the page will need.
+    `pages`: the names that addresses of pages have; another one is told so, in our words and with the status it should have.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, *, frame_ancestors: Iterable[str] = (), preload: Iterable[str] = (), base_path: str | None = None
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        *,
+        frame_ancestors: Iterable[str] = (),
+        preload: Iterable[str] = (),
+        pages: Iterable[str] = (),
+        base_path: str | None = None,
     ) -> None:
         self.app, self.settings = app, settings
+        self.pages = frozenset(pages)
         self.frame_ancestors = tuple(frame_ancestors)
         self.preload = tuple(preload)
         self._demo_closed = settings.demo and not (settings.demo_open and settings.demo_open_confirmed)
@@ -117,6 +126,22 @@ class Headers:
             path = (config.get_option("server.baseUrlPath") or "").strip("/")
             self._base_path = f"/{path}" if path else ""
         return self._base_path
+
+    def knows(self, path: str) -> bool:
+        """Whether a page has this address."""
+        base = self.base_path()
+        name = path.removeprefix(base).strip("/") if path.startswith(base) else path
+        return not self.pages or not name or name in self.pages
+
+    def no_such_page(self) -> bytes:
+        """In place of Streamlit's dialog, which speaks of folders and files, over a page that nobody asked for."""
+        name = html.escape(self.settings.product_name)
+        return (
+            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            f'<meta name="color-scheme" content="light dark"><title>Not found · {name}</title>{self.head().decode()}</head><body class="lost"><main>'
+            f"<h1>There is no page at this address</h1><p>It may have been mistyped, or the link is an old one. Your chats are where they were.</p>"
+            f'<p><a href="{self.base_path()}/">Go to {name}</a></p></main></body></html>'
+        ).encode()
 
     def policy(self, host: str) -> str:
         """The content policy. `host` is the name that was asked: some browsers don't count ws: under 'self'."""
@@ -183,7 +208,10 @@ class _Response:
 
     async def _send_index(self, start: Message) -> None:
         page = b"".join(self._body)
-        if page:  # HEAD has none
+        if not self._headers.knows(self._scope["path"]):
+            page = self._headers.no_such_page() if page else b""
+            start = {**start, "status": 404, "headers": [*start["headers"], (b"content-length", str(len(page)).encode())]}
+        elif page:  # HEAD has none
             title = f"<title>{html.escape(self._headers.settings.product_name)}</title>".encode()
             page = _NOT_OURS.sub(b"", page)
             page = _TITLE.sub(lambda _: title, page, count=1)

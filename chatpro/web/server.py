@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from chatpro import bootstrap, config
 from chatpro.errors import ChatProError, ConfigError, ReadTooLong, StoreUnavailable
-from chatpro.web import live, panel
+from chatpro.web import live, panel, places
 from chatpro.web.demo import RememberSample
 from chatpro.web.headers import Headers
 from chatpro.web.sockets import Sockets
@@ -123,7 +123,7 @@ def routes() -> list[BaseRoute]:
 def middleware() -> list[Middleware]:
     """Headers on every response, the demo's refusal of strangers, and its memory."""
     remember = [Middleware(RememberSample)] if settings().demo else []
-    return [Middleware(Headers, settings=settings(), preload=(*live.MODULES, *panel.MODULES)), *remember]
+    return [Middleware(Headers, settings=settings(), preload=(*live.MODULES, *panel.MODULES), pages=places.PLACES), *remember]
 
 
 async def livez(_: Request) -> JSONResponse:

@@ -195,6 +195,22 @@ def test_a_product_name_is_text_in_the_title() -> None:
     assert rb"<title>Talk &amp; \1 Co</title>" in page
 
 
+@pytest.mark.fault(87)
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/chat", 200), ("/chat/", 200), ("/no/such/page", 404), ("/chat/more", 404), ("/index.html", 404)])
+def test_an_address_that_leads_nowhere_says_so_in_our_words(path: str, status: int) -> None:
+    """Streamlit answers 200 to everything, and tells people of folders and files."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/html"), (b"content-length", b"40")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"<head><title>Streamlit</title></head>Inside"})
+
+    found, headers, page = ask(replace(SIGNED_IN, product_name="Talk & Co"), path, inner=app, pages=("chat",))
+    assert found == status and (b"There is no page at this address" in page) == (status == 404) and (b"Inside" in page) == (status == 200)
+    assert header(headers, "content-length") == str(len(page)) and header(headers, "content-security-policy")
+    assert b"Talk &amp; Co" in page and b"Streamlit" not in page
+
+
 # --- What is closed ---------------------------------------------------------------------------------------------------
 
 
