@@ -1105,7 +1105,7 @@ class Hands {
     if (card && composer()?.value.trim()) return this.append(event, card.dataset.words);
     const button = at.closest("button[data-act]");
     if (!button || button.getAttribute("aria-disabled")) return;
-    const { act, id } = button.dataset;
+    const { act, id = button.closest("[data-entry]")?.dataset.entry } = button.dataset;
     if (act === "copy") return void this.copy(button);
     if (act === "up" || act === "down") return this.thumb(button, act, id);
     this.act({ act, id });
@@ -1164,10 +1164,10 @@ class Hands {
   stayAt(button) {
     const rows = () => [...document.querySelectorAll(".deeds")];
     const place = rows().indexOf(button.closest(".deeds"));
-    const label = button.getAttribute("aria-label");
+    const { title } = button;
     const old = button;
     hold(() => {
-      const now = [...(rows()[place]?.querySelectorAll("[data-act=leaf]") ?? [])].find((other) => other.getAttribute("aria-label") === label);
+      const now = [...(rows()[place]?.querySelectorAll("[data-act=leaf]") ?? [])].find((other) => other.title === title);
       return !(now && now !== old && focused(now));
     }, 3_000);
   }

@@ -52,9 +52,9 @@ def exchanges(path: list[Message]) -> list[list[Message]]:
 
 def own(message: Message, reading: Reading) -> None:
     """What the person wrote, and under it: copy, edit, other versions."""
-    buttons = _button_html("copy", "content_copy", "Copy your message", message.id)
+    buttons = _button_html("copy", "content_copy", "Copy your message")
     if reading.may_send:
-        buttons += _button_html("edit", "edit", "Edit and send again", message.id)
+        buttons += _button_html("edit", "edit", "Edit and send again")
     st.html(
         f'<div class="said" data-entry="{escape(message.id)}"><h2 class="vh">You wrote</h2><div class="own">{user_text_html(message.text)}</div>'
         f'<div class="deeds">{_leaf_html(message, reading)}<small>{escape(parts.stamp(message.sent_at, reading.account))}</small>{buttons}</div></div>'
@@ -108,19 +108,21 @@ def _deeds_html(message: Message, reading: Reading) -> str:
     assert facts is not None
     rows = ""
     if message.text:
-        rows += _button_html("copy", "content_copy", "Copy this answer", message.id)
-        rows += _button_html("up", "thumb_up", "Good answer", message.id, pressed=facts.thumb == "up")
-        rows += _button_html("down", "thumb_down", "Poor answer", message.id, pressed=facts.thumb == "down")
+        rows += _button_html("copy", "content_copy", "Copy this answer")
+        rows += _button_html("up", "thumb_up", "Good answer", pressed=facts.thumb == "up")
+        rows += _button_html("down", "thumb_down", "Poor answer", pressed=facts.thumb == "down")
         if reading.may_send and message.parent_id is not None:
             rows += _button_html("again", "refresh", "Another answer", message.parent_id)
     return rows + _leaf_html(message, reading) + _receipt_html(message, reading)
 
 
-def _button_html(act: str, icon: str, label: str, entry: str, pressed: bool | None = None, off: bool = False) -> str:
+def _button_html(act: str, icon: str, label: str, entry: str = "", pressed: bool | None = None, off: bool = False) -> str:
+    """One button, about the entry of its row or about `entry`. Its title is its name as well: said twice, it went over the wire twice."""
     state = "" if pressed is None else ' aria-pressed="true"' if pressed else ' aria-pressed="false"'
     disabled = ' aria-disabled="true"' if off else ""
+    about = f' data-id="{escape(entry)}"' if entry else ""
     return (
-        f'<button type="button" data-act="{escape(act)}" data-id="{escape(entry)}" aria-label="{escape(label)}" title="{escape(label)}"{state}{disabled}>'
+        f'<button type="button" data-act="{escape(act)}"{about} title="{escape(label)}"{state}{disabled}>'
         f'<span class="ic" aria-hidden="true">{escape(icon)}</span></button>'
     )
 

@@ -6,7 +6,6 @@ pages are known to everybody, also signed out; otherwise a link to a chat ends a
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -15,7 +14,7 @@ from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account
 from chatpro.web import gate, places
 
-STATIC = Path(__file__).parent / "static"
+MARK = "/app/static/mark.svg"  # by its address: as a picture it was sent again with each run, 600 bytes twice
 
 
 def run() -> None:
@@ -23,7 +22,7 @@ def run() -> None:
     name = house().settings.product_name
     st.set_page_config(
         page_title=name,
-        page_icon=str(STATIC / "mark.svg"),
+        page_icon=MARK,
         layout="centered",
         initial_sidebar_state=288,
         menu_items={"About": f"{name} is a chat with an AI model for freelancers. The help page says what is used, and who can see what."},
@@ -55,7 +54,7 @@ def _page(name: str, place: places.Place, *, shown: bool, default: bool = False)
     return st.Page(
         places.file_of(name),
         title=place.title,
-        icon=f":material/{place.icon}:",
+        icon=f":material/{place.icon}:" if shown else None,
         url_path="" if default else name,
         default=default,
         visibility="visible" if shown else "hidden",
@@ -64,7 +63,7 @@ def _page(name: str, place: places.Place, *, shown: bool, default: bool = False)
 
 def _logo() -> None:
     """The mark. The name beside it is written by looks.css: as a picture it was sent again with each run, six kilobytes of paths."""
-    st.logo(str(STATIC / "mark.svg"), size="medium")
+    st.logo(MARK, size="medium")
 
 
 if __name__ == "__main__":

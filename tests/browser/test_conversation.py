@@ -181,7 +181,7 @@ def test_an_edit_and_another_answer_are_versions_that_can_be_leafed_through(mara
     page.keyboard.press("Enter")
     expect(mara.given("First answer.")).to_be_visible()
     expect(page.get_by_text("1 of 2")).to_be_visible()
-    page.wait_for_function("() => document.activeElement.getAttribute('aria-label') === 'Version before'")
+    page.wait_for_function("() => document.activeElement.title === 'Version before'")
 
     mara.button("Edit and send again").click()
     editor = page.get_by_role("textbox", name="Your message in other words")
@@ -631,7 +631,7 @@ def test_the_whole_conversation_by_keyboard(mara: Person, upstream: Upstream) ->
     reached = set()
     for _ in range(14):
         page.keyboard.press("Shift+Tab")
-        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText"))
+        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.title || document.activeElement.innerText"))
     assert {"Copy this answer", "Good answer", "Poor answer", "Another answer", "Edit and send again", "Copy your message"} <= reached
 
 
