@@ -38,13 +38,14 @@ from chatpro.domain.allowance import (
     Accepted,
     Anchor,
     Charge,
+    Cycle,
+    Decision,
     Refused,
     SendKind,
     Sizes,
     Wait,
     beyond_own_limit,
     charge,
-    cycle_at,
     decide,
     own_limit_in,
     remembered,
@@ -55,7 +56,7 @@ from chatpro.domain.line import Line
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFound, NotSendable, Problem, StoreUnavailable
 from chatpro.models import ChatModel, Ended, ModelCard, ModelSource, Piece, Prompt, Spent, Turn
 from chatpro.services.accounts import current_cycle
-from chatpro.storage import Store, Unit
+from chatpro.storage import Person, Store, Unit
 from chatpro.storage.sql import Call
 
 log = logging.getLogger("chatpro.answering")
@@ -187,6 +188,7 @@ class LiveAnswer:
         self.done = False
         self.saving_trouble: str | None = None
         self.saved = 0
+        self.parts = False  # some of it is in the store, or on its way there
         self.ending: AnswerState | None = None
         self.closing = False
         self.began = time.monotonic()
@@ -635,6 +637,7 @@ class Answering:
 
         def work(rows: Unit) -> list[Message]:
             _need_reachable(rows, wish.actor.id, wish.chat_id)
+            rows.draft(wish.actor.id, wish.chat_id, since)  # for the unit of work, which finds it in memory then
             return rows.outline(wish.actor.id, wish.chat_id, since)
 
         messages = self._store.read(work)
@@ -654,76 +657,79 @@ class Answering:
         The answer is among the running ones before the unit ends: whoever opts out or deletes the chat in the next unit finds it there.
         """
         now, wish = self._now(), live.wish
-        account_id, chat_id, request, yes = live.account_id, live.chat_id, wish.request, wish.yes
+        account_id, chat_id, request = live.account_id, live.chat_id, wish.request
         person = unit.person(account_id)
-        account = person.account
-        if account is None or account.closed or not account.has(Role.FREELANCER):
+        if person.account is None or person.account.closed or not person.account.has(Role.FREELANCER):
             raise NotAllowed
-        calls = unit.calls_of_request(account_id, chat_id, request)
+        new_chat = _need_reachable(unit, account_id, chat_id)
+        calls = [] if new_chat else unit.calls_of_request(account_id, chat_id, request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
         if calls and wish.question is None and wish.edits is None and offer.parent not in {request, *(call.answer_id for call in calls)}:
             raise Busy(GONE_ON)
-        new_chat = _need_reachable(unit, account_id, chat_id)
 
         grant = grant_at(person.entitlements, now)
         if grant.state is not PlanState.HAS or grant.entitlement is None:
             return self._refuse(unit, account_id, chat_id, "plan_ended", offer, grant, None)
         if not consents_to(self._settings.consent_version, list(person.consents), self._settings.consent_facts):
             return self._refuse(unit, account_id, chat_id, "no_consent", offer, grant, None)
-        if unit.is_answering(account_id, chat_id):
+        if not new_chat and unit.is_answering(account_id, chat_id):
             raise Busy(IN_CHAT)
 
-        entitlement = grant.entitlement
-        cycle = current_cycle(unit, account_id, person.anchor, now)
-        anchor = None
-        if cycle is None:
-            anchor = Anchor(now.astimezone(ZoneInfo(account.zone)).date(), account.zone)
-            cycle = cycle_at(anchor, now)
-        standing = unit.standing(account_id, cycle.starts_at, entitlement.allowance)
-        decision = decide(offer.sizes, standing, offer.draft, offer.costs)
-        if isinstance(decision, Refused):
-            return self._refuse(unit, account_id, chat_id, decision.reason, offer, grant, cycle.starts_at, decision, cycle.ends_at)
-        if isinstance(decision, Wait):
-            return decision
-        own_limit = own_limit_in(person.own_limits, cycle)
-        if beyond := beyond_own_limit(own_limit, offer.sizes, standing, offer.draft, decision):
-            return self._refuse(unit, account_id, chat_id, beyond.reason, offer, grant, cycle.starts_at, beyond, cycle.ends_at)
-        wanted = LastYes(request, cycle.starts_at)
-        if decision.kind is SendKind.LAST and yes != wanted and not (calls and standing.last_warned):
-            if offer.keep:
-                self._keep_draft(unit, account_id, chat_id, offer.text)
-            return AskLast(wanted, decision.reserve, cycle.ends_at)
-
-        if anchor is not None:
-            unit.add_anchor(account_id, anchor, now)
-        unit.open_cycle(account_id, cycle)
-        keep_free = 0 if decision.kind is SendKind.LAST else offer.sizes.smallest_send(entitlement.allowance)
-        reservation, answer = secrets.token_hex(16), live.id
-        expires_at = now + timedelta(seconds=self._settings.answer_seconds + self._settings.reservation_grace_seconds)
-        if not unit.reserve(account_id, reservation, request, cycle, entitlement.allowance, keep_free, decision, now, expires_at):
-            return Wait()  # an engine with several writers: others were faster
-        if decision.kind is SendKind.LAST:
-            unit.add_warning(account_id, cycle.starts_at, "last_message", entitlement.allowance, entitlement.plan, now)
+        room = self._find_room(unit, live, offer, person, grant, tried=bool(calls))
+        if not isinstance(room, _Room):
+            return room
         question_id = offer.question_id or request
         self._store_question(unit, account_id, chat_id, question_id, new_chat, offer, now)
-        unit.add_answer(account_id, answer, chat_id, question_id, request, len(calls), reservation, offer.model, PROMPT_VERSION, decision, now)
-        live.plan = entitlement.plan
+        place = unit.add_answer(account_id, live.id, chat_id, question_id, request, len(calls), room.id, offer.model, PROMPT_VERSION, room.decision, now)
+        live.plan, d = grant.entitlement.plan, room.decision
         live.call = Call(
-            account_id, answer, chat_id, question_id, request, len(calls), AnswerState.RUNNING, offer.model, PROMPT_VERSION, reservation, "pending",
-            cycle.starts_at, entitlement.allowance, decision.reserve, decision.prompt_tokens, decision.resent_tokens, decision.answer_limit, now, expires_at,
+            account_id, live.id, chat_id, question_id, request, len(calls), AnswerState.RUNNING, offer.model, PROMPT_VERSION, room.id, "pending",
+            room.cycle.starts_at, grant.entitlement.allowance, d.reserve, d.prompt_tokens, d.resent_tokens, d.answer_limit, now, room.expires_at, place,
         )  # fmt: skip
         with self._lock:
             self._live[live.id] = live
-        return _HandOver(Sent(chat_id, answer, decision.kind, decision.left_out, decision.shortened), decision)
+        return _HandOver(Sent(chat_id, live.id, d.kind, d.left_out, d.shortened), d)
+
+    def _find_room(self, unit: Unit, live: LiveAnswer, offer: _Offer, person: Person, grant: Grant, *, tried: bool) -> _Room | NotSent | AskLast | Wait:
+        """Decide by what is left (D4), then by the own limit, and set the tokens aside. `tried`: this request was sent before and came to nothing."""
+        now, account_id, entitlement = self._now(), live.account_id, grant.entitlement
+        assert entitlement is not None and person.account is not None
+        anchor = person.anchor or Anchor(now.astimezone(ZoneInfo(person.account.zone)).date(), person.account.zone)
+        cycle = current_cycle(unit, account_id, anchor, now)
+        assert cycle is not None
+        standing = unit.standing(account_id, cycle.starts_at, entitlement.allowance)
+        decision: Decision = decide(offer.sizes, standing, offer.draft, offer.costs)
+        if isinstance(decision, Accepted):
+            decision = beyond_own_limit(own_limit_in(person.own_limits, cycle), offer.sizes, standing, offer.draft, decision) or decision
+        if isinstance(decision, Refused):
+            return self._refuse(unit, account_id, live.chat_id, decision.reason, offer, grant, cycle.starts_at, decision, cycle.ends_at)
+        if isinstance(decision, Wait):
+            return decision
+        wanted, last = LastYes(live.wish.request, cycle.starts_at), decision.kind is SendKind.LAST
+        if last and live.wish.yes != wanted and not (tried and standing.last_warned):
+            if offer.keep:
+                self._keep_draft(unit, account_id, live.chat_id, offer.text)
+            return AskLast(wanted, decision.reserve, cycle.ends_at)
+
+        if person.anchor is None:
+            unit.add_anchor(account_id, anchor, now)
+        unit.open_cycle(account_id, cycle)
+        keep_free = 0 if last else offer.sizes.smallest_send(entitlement.allowance)
+        expires_at = now + timedelta(seconds=self._settings.answer_seconds + self._settings.reservation_grace_seconds)
+        room = _Room(secrets.token_hex(16), cycle, decision, expires_at)
+        if not unit.reserve(account_id, room.id, live.wish.request, cycle, entitlement.allowance, keep_free, decision, now, expires_at):
+            return Wait()  # an engine with several writers: others were faster
+        if last:
+            unit.add_warning(account_id, cycle.starts_at, "last_message", entitlement.allowance, entitlement.plan, now)
+        return room
 
     def _store_question(self, unit: Unit, account_id: str, chat_id: str, question_id: str, new_chat: bool, offer: _Offer, now: datetime) -> None:
         if new_chat:
             unit.add_chat(account_id, chat_id, now)
-        if not unit.has_message(account_id, chat_id, question_id):
+            unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
+        if new_chat or not unit.has_message(account_id, chat_id, question_id):
             unit.add_message(account_id, question_id, chat_id, offer.parent, "freelancer", offer.text, now)
-            if new_chat:
-                unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
         kept = unit.draft(account_id, chat_id, readable_since(now, self._settings.retention_days))
         if kept is not None and kept[1] == offer.text:
             unit.keep_draft(account_id, chat_id, secrets.token_hex(8), "", now)
@@ -866,11 +872,11 @@ class Answering:
 
     def _write_settlement(self, unit: Unit, live: LiveAnswer, state: AnswerState, problem: Problem | None, whole_ms: int, unread: bool = False) -> None:
         assert live.call is not None
-        self._resolve(unit, live.call, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms, unread)
+        self._resolve(unit, live.call, live.text, state, problem, live.spent, live.plan, live.first_token_ms, whole_ms, unread, live.parts)
 
     def _resolve(
         self, unit: Unit, call: Call, text: str, state: AnswerState, problem: Problem | None, spent: tuple[object, object] | None,
-        plan: str, first_token_ms: int | None, whole_ms: int, unread: bool,
+        plan: str, first_token_ms: int | None, whole_ms: int, unread: bool, parts: bool = True,
     ) -> None:  # fmt: skip
         """End the answer, keep its text, settle or release its reservation, write its usage entry and the warnings that fell due. Once."""
         now = self._now()
@@ -878,7 +884,7 @@ class Answering:
             return
         if unread:
             unit.mark_unread(call)
-        unit.fold_parts(call, text)
+        unit.fold_parts(call, text, parts)
         cost = Charge(0, 0, "estimated", 0)
         if text:
             cost = charge(spent, call.prompt_tokens, tokens.count(text, self._tokenizer(call.model)), call.tokens)
@@ -958,6 +964,8 @@ class Answering:
         """What all running answers added since the last time, in one statement."""
         with self._lock:
             growing = [(a, a.text) for a in self._live.values() if not a.closing and len(a.text) > a.saved]
+            for answer, _ in growing:
+                answer.parts = True
         rows = [(a.account_id, a.id, a.saved, text[a.saved :]) for a, text in growing]
         if not rows:
             return
@@ -1057,6 +1065,16 @@ class _Offer:
     draft: int
     sizes: Sizes
     keep: bool
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Tokens are set aside: the reservation's id, in which cycle, what was decided, and until when."""
+
+    id: str
+    cycle: Cycle
+    decision: Accepted
+    expires_at: datetime
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
 
 def used(unit: Unit, who: str, at: datetime, tokens_in: int = 900, tokens_out: int = 100) -> None:
     """A ledger row as settling writes it."""
-    call = Call(who, f"a{who}", "c", "q", "r", 1, AnswerState.FINISHED, "gpt-4", "1", f"r{who}", "settled", at, 200_000, 2_000, 500, 0, 1_500, at, at)
+    call = Call(who, f"a{who}", "c", "q", "r", 1, AnswerState.FINISHED, "gpt-4", "1", f"r{who}", "settled", at, 200_000, 2_000, 500, 0, 1_500, at, at, 1)
     unit.add_usage_entry(call, "Freelancer Plus", Charge(tokens_in, tokens_out, "measured", 0), 0, 300, 2_000, "finished", at)
 
 
