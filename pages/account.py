@@ -3,6 +3,7 @@
 Without it nobody can check the meter against the receipts, take back a yes, or end a session left open elsewhere.
 """
 
+from datetime import datetime
 from html import escape
 
 import streamlit as st
@@ -17,20 +18,12 @@ account = gate.page("account")
 
 PAGE = 50
 WARNED = {"75": "75 % of the allowance was used", "95": "95 % of the allowance was used", "last_message": "The message was the last one of its month"}
-TABLE_STYLE = """<style>
-.receipts{overflow-x:auto}
-.receipts table{border-collapse:collapse;width:100%;font-size:.8rem;font-variant-numeric:tabular-nums}
-.receipts th{font-weight:400;color:var(--cp-muted);text-align:left}
-.receipts th,.receipts td{padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--cp-border);white-space:nowrap}
-.receipts :is(th,td):is(:nth-child(2),:nth-child(3),:nth-child(4)){text-align:right}
-.receipts td b{font-weight:500}
-</style>"""
 ROLES = {role: word for role, (_, word) in doors.SEES.items()}
 
 
 def draw() -> None:
     """The sections, the freelancer's own ones only for freelancers."""
-    stand = allowance.frame(account)
+    stand = allowance.frame(account, opens=False)
     parts.head("Account", "A sample account of demo mode, made up." if account.sample else "")
     st.html(
         parts.facts_html(
@@ -47,7 +40,7 @@ def draw() -> None:
         _plan(stand)
         _consent()
         _warnings(house().accounts.warnings(account))
-        _receipts(house().accounts.receipts(account))
+        _receipts(house().accounts.receipts(account), stand)
     _signing_out()
 
 
@@ -85,10 +78,33 @@ def _plan(stand: Meter | None) -> None:
     if stand is not None:
         with st.container(key="account_meter"):
             parts.meter(stand, account, opens=False)
+        _own_limit(stand)
     earlier = [e for e in house().accounts.entitlements(account) if e != row]
     if earlier:
         with st.expander("Earlier and later grants"):
             st.html(f"<ul>{''.join(_grant_html(e) for e in earlier)}</ul>")
+
+
+def _own_limit(stand: Meter) -> None:
+    """A lower limit for this month, set and lifted here; where it is met the chat lifts it with one click too."""
+    until = f" until {parts.day_of(stand.cycle.ends_at, account)}" if stand.cycle is not None else " in your first month"
+    if stand.own_limit is not None:
+        parts.note(f"You limited yourself to {stand.own_limit:,} tokens{until}. Beyond that nothing is sent unless you lift it.")
+    with st.expander("Limit yourself this month" if stand.own_limit is None else "Change or lift your own limit"):
+        parts.note(f"A lower limit than your allowance, for this month only{until}. It takes nothing away: lift it whenever you want.")
+        half = stand.allowance // 2 // 1_000 * 1_000 or stand.allowance // 2
+        st.number_input("Tokens", 0, stand.allowance - 1, stand.own_limit if stand.own_limit is not None else half, 1_000, key="own_limit", width=220)
+        with st.container(horizontal=True, gap="small"):
+            st.button("Set own limit", key="set_own_limit", on_click=_set_own_limit)
+            if stand.own_limit is not None:
+                st.button("Lift it", key="lift_own_limit", type="tertiary", on_click=allowance.lift)
+
+
+def _set_own_limit() -> None:
+    try:
+        house().accounts.set_own_limit(account, int(st.session_state.get("own_limit") or 0))
+    except ChatProError as error:
+        st.session_state["said"] = allowance.Said(str(error), kind="95", icon="warning")
 
 
 def _grant_html(row: Entitlement) -> str:
@@ -147,31 +163,26 @@ def _said_html(row: Consent) -> str:
 # --- Receipts ---------------------------------------------------------------------------------------------------------
 
 
-def _receipts(entries: list[UsageEntry]) -> None:
+def _receipts(entries: list[UsageEntry], stand: Meter | None) -> None:
+    """Month by month, every answer: also of deleted chats."""
     st.header("Receipts", anchor=False)
     if not entries:
         parts.note("Each answer leaves a receipt here: when, how many tokens in and out, and which model wrote it.")
         return
+    current = stand.cycle.starts_at if stand is not None and stand.cycle is not None else None
+    months = sorted({e.cycle_starts_at for e in entries}, reverse=True)
+    month = st.selectbox("Month", months, format_func=lambda at: _month(at, current), key="receipts_of", width=340)
+    of_month = [e for e in entries if e.cycle_starts_at == month]
     shown = int(st.session_state.get("receipts_shown", PAGE))
-    total = sum(e.receipt.total for e in entries)
-    parts.note(f"{parts.count_of(len(entries), 'answer')}, {total:,} tokens in all months together. The tokens of one month add up to its meter.")
-    rows = "".join(_receipt_html(entry) for entry in entries[:shown])
-    st.html(TABLE_STYLE)
-    st.html(
-        '<div class="receipts" tabindex="0" role="region" aria-label="Receipts"><table><thead><tr><th>When</th><th>In</th><th>Out</th><th>Tokens</th>'
-        f"<th>Counted</th><th>Model</th></tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-    if len(entries) > shown and st.button(f"Show {min(PAGE, len(entries) - shown)} more", key="more_receipts"):
+    parts.note(f"{allowance.sum_in_words(of_month, month == current)} Also of chats that you deleted. {parts.TOKEN}")
+    st.html(allowance.receipts_html(account, of_month, shown))
+    if len(of_month) > shown and st.button(f"Show {min(PAGE, len(of_month) - shown)} more", key="more_receipts"):
         st.session_state["receipts_shown"] = shown + PAGE
         st.rerun()
 
 
-def _receipt_html(entry: UsageEntry) -> str:
-    cost = entry.receipt
-    return (
-        f"<tr><td>{escape(parts.moment(entry.at, account))}</td><td>{cost.tokens_in:,d}</td><td>{cost.tokens_out:,d}</td><td><b>{cost.total:,d}</b></td>"
-        f"<td>{escape(cost.counted)}</td><td>{escape(entry.model)}</td></tr>"
-    )
+def _month(starts_at: datetime, current: datetime | None) -> str:
+    return f"This month, since {parts.day(starts_at, account)}" if starts_at == current else f"From {parts.day(starts_at, account)}"
 
 
 # --- Signing out ------------------------------------------------------------------------------------------------------

@@ -108,6 +108,12 @@ def grant_at(rows: Sequence[Entitlement], now: datetime) -> Grant:
     return Grant(PlanState.HAS if newest.holds(now) else PlanState.HAD, newest)
 
 
+def allowance_at(rows: Sequence[Entitlement], at: datetime) -> int:
+    """The figure that was in force then, as it was known then; 0 where nothing was granted. For saying what part of it something was."""
+    grant = grant_at([row for row in rows if row.recorded_at <= at], at)
+    return grant.entitlement.allowance if grant.entitlement else 0
+
+
 @dataclass(frozen=True)
 class Consent:
     """A dated, versioned yes or no to AI. `facts` is a digest of who was to get the words, empty where nobody was asked."""

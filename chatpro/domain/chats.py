@@ -185,3 +185,12 @@ def readable_since(now: datetime, retention_days: int) -> datetime:
 def deleted_on(sent_at: datetime, retention_days: int) -> datetime:
     """The instant from which a message can't be read any more."""
     return sent_at + timedelta(days=retention_days)
+
+
+def quoted(entries: Sequence[Message]) -> str:
+    """Earlier entries as the beginning of another message, marked as what they are, with room to write on below. Empty for none."""
+    pieces = []
+    for entry in entries:
+        lines = "\n".join(f"> {line}".rstrip() for line in entry.text.strip().splitlines())
+        pieces.append(f"{'I wrote' if entry.own else 'You answered'}:\n{lines}")
+    return "From an earlier chat.\n\n" + "\n\n".join(pieces) + "\n\n" if pieces else ""

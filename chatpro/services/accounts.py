@@ -372,9 +372,9 @@ class Accounts:
         for call in self.on_allowance:
             call(account_id)
 
-    def receipts(self, actor: Account) -> list[UsageEntry]:
-        """The account's own ledger rows, newest first."""
-        return self._store.read(lambda rows: rows.usage_entries(actor.id))
+    def receipts(self, actor: Account, cycle_starts_at: datetime | None = None) -> list[UsageEntry]:
+        """The account's own ledger rows, of one cycle or of all, newest first: also of deleted chats, and of calls that failed and cost nothing."""
+        return self._store.read(lambda rows: rows.usage_entries(actor.id, cycle_starts_at=cycle_starts_at))
 
     def warnings(self, actor: Account) -> list[GivenWarning]:
         """Every warning the account was given, oldest first."""

@@ -353,6 +353,10 @@ class Answering:
         costs = self._costs_of(path, more.history)
         return sum(costs[remembered(usual, costs) : remembered(more, costs)])
 
+    def tokens_of(self, text: str) -> int:
+        """How many tokens this text has for the model that answers now."""
+        return tokens.count(text, self._card.tokenizer)
+
     def remember_more(self, actor: Account, chat_id: str, on: bool) -> None:
         """From the next message on, take more of this chat's earlier conversation along, or the usual again. Raises NotFound for somebody else's chat."""
         _need_freelancer(actor)

@@ -687,14 +687,16 @@ class Unit:
         sql = "SELECT reason, tokens_wanted, draft_id, refused_at FROM refusals WHERE account_id = ? ORDER BY sequence"
         return [(r[0], r[1], r[2], _out(r[3])) for r in self._all(sql, account_id)]
 
-    def usage_entries(self, account_id: str, limit: int = 1_000_000) -> list[UsageEntry]:
-        """An account's ledger rows, newest first."""
-        sql = """
+    def usage_entries(self, account_id: str, limit: int = 1_000_000, cycle_starts_at: datetime | None = None) -> list[UsageEntry]:
+        """An account's ledger rows, of one cycle or of all, newest first."""
+        cycle = "" if cycle_starts_at is None else " AND cycle_starts_at = ?"
+        values = () if cycle_starts_at is None else (cycle_starts_at,)
+        sql = f"""
             SELECT sequence, account_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, tokens_resent, counted, over_reserved,
                    model, prompt_version, first_token_ms, whole_ms, outcome, settled_at
-            FROM usage_entries WHERE account_id = ? ORDER BY sequence DESC LIMIT ?
+            FROM usage_entries WHERE account_id = ?{cycle} ORDER BY sequence DESC LIMIT ?
         """
-        return [_entry(r) for r in self._all(sql, account_id, limit)]
+        return [_entry(r) for r in self._all(sql, account_id, *values, limit)]
 
     def recent_totals(self, account_id: str) -> list[int]:
         """Tokens of the account's latest RECENT charged answers, newest first."""

@@ -6,6 +6,7 @@ from the store in every run, each open page hears when that changed (sockets.py)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -14,9 +15,10 @@ from typing import Any
 import streamlit as st
 
 from chatpro.bootstrap import house
-from chatpro.domain.accounts import Account, Role
+from chatpro.domain.accounts import Account, Entitlement, Role, allowance_at
+from chatpro.domain.allowance import Cycle
 from chatpro.errors import ChatProError
-from chatpro.services.accounts import GivenWarning, Meter
+from chatpro.services.accounts import GivenWarning, Meter, UsageEntry
 from chatpro.web import gate, live, parts, places, server
 
 USED = {"95": ("warning", "95 % of this month is used."), "75": ("info", "75 % of this month is used.")}
@@ -35,7 +37,10 @@ class Said:
     about: str = ""
 
     def draw(self) -> None:
-        parts.notice(self.kind, self.icon, self.fact, self.text)
+        if self.about == "own_limit":
+            parts.notice(self.kind, self.icon, self.fact, self.text, "Lift it", on_click=lift)
+        else:
+            parts.notice(self.kind, self.icon, self.fact, self.text)
 
 
 # --- Staying true -----------------------------------------------------------------------------------------------------
@@ -61,8 +66,9 @@ def _changes_at(account: Account, stand: Meter | None) -> datetime | None:
     return min((at for at in instants if at > house().now()), default=None)
 
 
-def frame(account: Account) -> Meter | None:
-    """The side panel of a page without a chat, and what has to be said of the allowance wherever its owner comes back to. Returns how it stands."""
+def frame(account: Account, opens: bool = True) -> Meter | None:
+    """The side panel of a page without a chat, and what has to be said of the allowance wherever its owner comes back to. Returns how it stands.
+    `opens`: the meter leads to the receipts from here."""
     if not account.has(Role.FREELANCER):
         with parts.panel(account):
             return None
@@ -70,7 +76,8 @@ def frame(account: Account) -> Meter | None:
         places.go(to)
     news = listen(account)
     stand = house().accounts.meter(account, house().answering.sizes())
-    with parts.panel(account, stand):
+    listens = house().accounts.opted_in(account)  # a page of somebody who said no has no channel
+    with parts.panel(account, stand, opens and listens):
         pass
     said, warned = st.session_state.pop("said", None), house().accounts.warned(account, stand) if stand is not None else None
     if said is not None or (warned is not None and _is_open(warned)):
@@ -79,7 +86,7 @@ def frame(account: Account) -> Meter | None:
                 said.draw()
             elif stand is not None and warned is not None:
                 _warn(account, stand, warned)
-    if house().accounts.opted_in(account):  # a page of somebody who said no has no channel
+    if listens:
         live.ears(channel=st.session_state["channel"], standing=standing(account, stand, news), on_act=_hear)
     return stand
 
@@ -101,6 +108,9 @@ def notice(account: Account, stand: Meter, kept: bool = False) -> bool:
     until = parts.day_of(cycle.ends_at, account)
     if stand.closed:
         _blocked(account, cycle.ends_at, kept)
+    elif stand.own_limit_met:
+        text = f"It holds until {until}; your allowance has {stand.remaining:,} tokens left. Nothing more is sent unless you lift it."
+        parts.notice("plain", "front_hand", f"Your own limit of {stand.own_limit:,} tokens is reached.", text, "Lift it", on_click=lift)
     elif stand.reserved and warned is not None and warned.kind == "last_message":
         parts.notice("plain", "hourglass_bottom", f"Your last message until {until} is being answered.", "What it leaves expires then.")
     elif stand.next_is_last:
@@ -125,6 +135,17 @@ def _warn(account: Account, stand: Meter, warned: GivenWarning) -> None:
     parts.notice(warned.kind, icon, fact, text, "OK", on_click=_dismiss, args=(warned,))
 
 
+def lift() -> None:
+    """Lift the own limit, where it is met or on the account page."""
+    account = gate.who()
+    try:
+        if account is not None:
+            house().accounts.lift_own_limit(account)
+            st.session_state.pop("said", None)
+    except ChatProError as error:
+        st.session_state["said"] = Said(str(error), kind="95", icon="warning")
+
+
 def _dismiss(warned: GivenWarning) -> None:
     account = gate.who()
     try:
@@ -143,4 +164,51 @@ def _blocked(account: Account, ends_at: datetime, kept: bool) -> None:
         f'<div class="blocked"><div class="say" role="alert"><b>This month\'s allowance is used up.</b>'
         f"<span>You can write again on {escape(when)} ({escape(zone)}). {escape(draft)}</span></div>"
         f'<div class="count" role="timer" data-due="{parts.milliseconds(ends_at):d}"><span><b>{number:d}</b><small>{escape(unit)}</small></span></div></div>'
+    )
+
+
+# --- Receipts ---------------------------------------------------------------------------------------------------------
+
+
+@st.dialog("Receipts of this month", width="medium")
+def receipts(account: Account, cycle: Cycle) -> None:
+    """What the meter opens to, over the chat, so that a text in the composer stays where it is."""
+    entries = house().accounts.receipts(account, cycle.starts_at)
+    parts.note(sum_in_words(entries, True))
+    st.html(receipts_html(account, entries))
+    parts.note(parts.TOKEN)
+    if st.button("All months", key="all_receipts", icon=":material/receipt_long:"):
+        places.go("account")
+
+
+def sum_in_words(entries: Sequence[UsageEntry], current: bool) -> str:
+    """How many, and what they come to: in the month that runs, what the meter shows."""
+    total = sum(entry.receipt.total for entry in entries)
+    return f"{parts.count_of(len(entries), 'answer')}, {total:,} tokens" + (": what the meter shows." if current else " together.")
+
+
+def receipts_html(account: Account, entries: Sequence[UsageEntry], shown: int | None = None) -> str:
+    """A row for each answer, newest first, with the sum of all of them below; `shown`: no more rows than that."""
+    grants = house().accounts.entitlements(account)
+    rows = "".join(_row_html(account, entry, grants) for entry in entries[:shown])
+    tokens_in, tokens_out = sum(e.receipt.tokens_in for e in entries), sum(e.receipt.tokens_out for e in entries)
+    again = sum(e.receipt.tokens_resent for e in entries)
+    total = tokens_in + tokens_out
+    return (
+        '<div class="receipts" tabindex="0" role="region" aria-label="Receipts"><table>'
+        "<thead><tr><th>When</th><th>Tokens</th><th>In</th>"
+        '<th title="Earlier conversation that was sent again, part of what went in">Of it again</th>'
+        "<th>Out</th><th>Of allowance</th><th>Counted</th><th>Model</th></tr></thead>"
+        f"<tbody>{rows}</tbody><tfoot><tr><th>Together</th><td><b>{total:,d}</b></td><td>{tokens_in:,d}</td><td>{again:,d}</td><td>{tokens_out:,d}</td>"
+        "<td></td><td></td><td></td></tr></tfoot></table></div>"
+    )
+
+
+def _row_html(account: Account, entry: UsageEntry, grants: Sequence[Entitlement]) -> str:
+    cost = entry.receipt
+    share = parts.part_of(cost.total, allowance_at(grants, entry.at))
+    counted = "failed, nothing charged" if not cost.total else f"{cost.counted}, stopped" if entry.outcome == "stopped" else cost.counted
+    return (
+        f"<tr><td>{escape(parts.short_moment(entry.at, account))}</td><td><b>{cost.total:,d}</b></td><td>{cost.tokens_in:,d}</td>"
+        f"<td>{cost.tokens_resent:,d}</td><td>{cost.tokens_out:,d}</td><td>{escape(share)}</td><td>{escape(counted)}</td><td>{escape(entry.model)}</td></tr>"
     )

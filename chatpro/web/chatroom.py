@@ -30,7 +30,7 @@ from chatpro.bootstrap import house
 from chatpro.config import ROOT
 from chatpro.domain.accounts import Account, PlanState
 from chatpro.domain.allowance import SendKind
-from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, deleted_on
+from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, deleted_on, quoted
 from chatpro.errors import Busy, ChatProError, ModelProblem, NotFound
 from chatpro.services.accounts import Meter
 from chatpro.services.answering import AskLast, InLine, LastYes, LiveAnswer, NotSent, Outcome, Sent
@@ -111,11 +111,12 @@ class _Stand:
         return self.reading.opened if self.reading else None
 
     @property
-    def frame(self) -> tuple[bool, bool, int | None]:
+    def frame(self) -> tuple[bool, bool, bool, int | None]:
         """What stands outside of the moving part depends on: when it changed, the whole page is drawn anew."""
+        picking = self.reading is not None and self.reading.picked is not None
         if self.meter is None or self.meter.cycle is None:
-            return self.may_send, False, None
-        return self.may_send, self.meter.closed, self.meter.cycle.number
+            return self.may_send, picking, False, None
+        return self.may_send, picking, self.meter.closed, self.meter.cycle.number
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class _Places:
     standing: DeltaGenerator
     notices: DeltaGenerator
     foot: DeltaGenerator
-    frame: tuple[bool, bool, int | None]
+    frame: tuple[bool, bool, bool, int | None]
     above: tuple[str, ...] | None
     stand: list[_Stand]
 
@@ -153,7 +154,7 @@ def draw(account: Account) -> None:
     may_send = may_send and opted_in and not missing
     meter = accounts.meter(account, house().answering.sizes())
     standing = _panel(account, opted_in)
-    notices, foot = _foot(account, meter, may_send, missing)
+    notices, foot = _foot(account, meter, opened, may_send, missing)
     _keep_page()
     room = _reading(account, opened, may_send)
     stand = _Stand(account, room, line, meter, may_send, news)
@@ -163,11 +164,13 @@ def draw(account: Account) -> None:
             days = house().settings.retention_days
             parts.head("Not found", f"There is no such chat here. It may have been deleted, or its {days} days are over.")
         elif room is not None and opened is not None:
-            _head(account, opened)
+            _head(room)
             above = _above(room, whole=line is not None)
         elif line is None:
             _empty(account, closed=meter is not None and meter.closed)
         _moving(_Places(standing, notices, foot, stand.frame, above, [stand]))
+    if st.session_state.pop("show_receipts", False) and meter is not None and meter.cycle is not None:
+        allowance.receipts(account, meter.cycle)
 
 
 # --- which chat -------------------------------------------------------------------------------------------------------
@@ -222,8 +225,11 @@ def _reading(account: Account, opened: Opened | None, may_send: bool) -> Reading
     """The open chat with what is new in it, and where the model's memory begins."""
     if opened is None:
         return None
-    memory = house().answering.remembers_from(opened.messages)
-    return Reading(account, opened, may_send, st.session_state.get("new", frozenset()), memory, opened.messages[-1].id)
+    answering, path, picked = house().answering, opened.messages, st.session_state.get("picked")
+    return Reading(
+        account, opened, may_send, st.session_state.get("new", frozenset()), answering.remembers_from(path, opened.remembers_more), path[-1].id,
+        answering.more_costs(path), house().accounts.entitlements(account), frozenset(picked) if picked is not None else None,
+    )  # fmt: skip
 
 
 def _chat_id() -> str:
@@ -239,7 +245,7 @@ def _arrive(account: Account) -> None:
     if st.session_state.get("at_chat", "nowhere") == at and gate.came_from() == "chat":
         return
     st.session_state["at_chat"] = at
-    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing"):
+    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing", "picked"):
         st.session_state.pop(key, None)
     draft = (house().history.draft(account, at) if at else None) or ""
     live = house().answering.live(account, at) if at and draft else None
@@ -390,6 +396,10 @@ def _refusal(refused: NotSent) -> Said:
     kept = "Nothing was sent; your text is still here."
     if refused.reason == "too_long":
         return _too_long(refused, kept)
+    if refused.reason == "own_limit":
+        room = f"Below it {refused.fits_now:,} of its {refused.draft_tokens:,} tokens fit" if refused.fits_now else "Nothing fits below it any more"
+        fact = "This message would go beyond the limit that you set yourself."
+        return Said(fact, f"{kept} {room}: lift the limit and send it.", "plain", "front_hand", refused.renews_at, "own_limit")
     fact = {
         "no_tokens": "This month's allowance is used up.",
         "allowance_lowered": "Your allowance was lowered, and what is left of it is too little for this.",
@@ -447,6 +457,8 @@ def _hand(acts: Any) -> None:
 
 def _do(name: object, entry: object) -> None:
     chat_id = st.query_params.get("chat")
+    if name == "receipts":
+        st.session_state["show_receipts"] = True
     if not chat_id or not isinstance(entry, str):
         return
     if name == "edit":
@@ -457,6 +469,35 @@ def _do(name: object, entry: object) -> None:
         _again(chat_id, entry)
     elif name in ("up", "down", "none"):
         _act(lambda account: house().answering.thumb(account, entry, name))
+    elif name in ("more", "less"):
+        _act(lambda account: house().answering.remember_more(account, chat_id, name == "more"))
+    elif name == "pick" and (picked := st.session_state.get("picked")) is not None:
+        picked.symmetric_difference_update({entry})
+
+
+def _pick() -> None:
+    """Begin to pick what goes along into a new chat."""
+    st.session_state["picked"] = set()
+
+
+def _picked(opened: Opened) -> str:
+    """What was picked, as the beginning of a message."""
+    return quoted([m for m in opened.messages if m.text and m.id in st.session_state.get("picked", ())])
+
+
+def _start_fresh(chat_id: str) -> None:
+    """A new chat with what was picked in its composer, kept as its draft; nothing is sent."""
+
+    def work(account: Account) -> None:
+        text = _picked(house().history.open(account, chat_id, st.session_state.get("through")))
+        st.session_state.pop("picked", None)
+        _turn_to(None)
+        if text:
+            fresh = house().answering.new_chat_id()
+            house().answering.keep(account, fresh, text)
+            _turn_to(fresh)
+
+    _act(work)
 
 
 def _rename(chat_id: str, title: str | None = None) -> None:
@@ -550,7 +591,8 @@ def _grouped(chats: list[Chat], now: datetime, zone: tzinfo) -> list[tuple[str, 
 # --- conversation -----------------------------------------------------------------------------------------------------
 
 
-def _head(account: Account, opened: Opened) -> None:
+def _head(reading: Reading) -> None:
+    account, opened = reading.account, reading.opened
     asked = opened.id in (st.session_state.get("renaming"), st.session_state.get("deleting"))
     with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
         with st.container(gap=None):
@@ -558,6 +600,9 @@ def _head(account: Account, opened: Opened) -> None:
             parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}")
         if not asked:  # an open menu would cover the question that stands below
             with st.popover("Menu", type="tertiary"):
+                _menu_of_memory(reading)
+                if reading.may_send:
+                    st.button("Take parts into a new chat", type="tertiary", icon=":material/edit_square:", key="start_fresh", on_click=_pick)
                 st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
                 st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))
     if st.session_state.get("renaming") == opened.id:
@@ -572,6 +617,17 @@ def _head(account: Account, opened: Opened) -> None:
             with st.container(horizontal=True):
                 st.button("Delete", key="delete_yes", on_click=_delete, args=(opened.id, opened.title))
                 st.button("Keep", key="delete_no", type="tertiary", on_click=_set, args=("deleting", None))
+
+
+def _menu_of_memory(reading: Reading) -> None:
+    """How much of the chat the model remembers, and what more would cost."""
+    opened = reading.opened
+    if not reading.may_send or not (reading.more_costs or opened.remembers_more):
+        return
+    label, icon, name = ("Remember less", "history_toggle_off", "less") if opened.remembers_more else ("Remember more", "history", "more")
+    st.button(label, type="tertiary", icon=f":material/{icon}:", key="memory", on_click=_do, args=(name, opened.id), help=messages.price_of_more(reading))
+    if not opened.remembers_more:
+        parts.note(messages.price_of_more(reading))
 
 
 def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
@@ -595,7 +651,7 @@ def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
 def _exchange(reading: Reading, piece: list[Message]) -> None:
     for message in piece:
         if message.id == reading.memory:
-            messages.memory_line()
+            messages.memory_line(reading)
         if message.own and st.session_state.get("editing") == message.id and reading.may_send:
             _editor(reading.opened.id, message)
         elif message.own:
@@ -604,6 +660,7 @@ def _exchange(reading: Reading, piece: list[Message]) -> None:
             with st.container(key=f"msg_answer_{message.id}"):
                 messages.answer(message, reading)
                 _what_next(reading, message)
+                _fresh(reading, message)
 
 
 def _editor(chat_id: str, message: Message) -> None:
@@ -631,6 +688,26 @@ def _what_next(reading: Reading, message: Message) -> None:
             )
         if message.parent_id is not None:
             st.button("Try again", key=f"again_{message.id}", icon=":material/refresh:", on_click=_again, args=(reading.opened.id, message.parent_id))
+
+
+def _fresh(reading: Reading, message: Message) -> None:
+    """Quietly, under the newest answer: most of it was paid for words that were sent before."""
+    if message.id != reading.tail or not reading.may_send or reading.picked is not None or not messages.mostly_again(message):
+        return
+    assert message.answer is not None and message.answer.receipt is not None
+    with st.container(key="fresh", horizontal=True, vertical_alignment="center", gap="small"):
+        parts.note(f"More than half of this was earlier conversation, sent again. A fresh chat saves about {message.answer.receipt.tokens_resent:,} tokens.")
+        st.button("Start one", key="fresh_pick", type="tertiary", on_click=_pick)
+
+
+def _picking(opened: Opened) -> None:
+    """What a new chat begins with, while it is picked."""
+    count, text = len(st.session_state["picked"]), _picked(opened)
+    what = f"{parts.count_of(count, 'message')} picked, about {house().answering.tokens_of(text):,} tokens." if count else "Nothing picked yet."
+    parts.notice("plain", "edit_square", "Pick what goes along into a new chat.", f"{what} It is put into the composer there; nothing is sent.")
+    with st.container(horizontal=True, gap="small"):
+        st.button("Start the new chat", key="pick_done", on_click=_start_fresh, args=(opened.id,))
+        st.button("Cancel", key="pick_cancel", type="tertiary", on_click=_set, args=("picked", None))
 
 
 def _unanswered(chat_id: str, message: Message) -> None:
@@ -727,13 +804,16 @@ def _newest(now: _Stand, piece: list[Message]) -> None:
                 messages.who(model)
         standing = allowance.standing(now.account, now.meter, now.news)
         live.live_answer(channel=channel, answer_id=answer_id, writing=model if answer_id else "", on_end=_ended, standing=standing)
+        with st.empty():
+            if growing is not None and (sentence := messages.gave_way(growing)):
+                parts.note(sentence)
 
 
-def _foot(account: Account, meter: Meter | None, may_send: bool, missing: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
+def _foot(account: Account, meter: Meter | None, opened: Opened | None, may_send: bool, missing: bool) -> tuple[DeltaGenerator, DeltaGenerator]:
     """The composer, or why there is none. What stands above and below it is filled by the moving part."""
     with st.bottom:
         with st.container(key="composing"):
-            _asked(account, meter)
+            _asked(account, meter, opened)
             notices = st.container(key="notices")
             if may_send:
                 # Open also when the allowance is used up: what is written then is refused, recorded and kept as a draft.
@@ -761,7 +841,7 @@ def _reminder() -> str:
     return f"{parts.model_title()} can be wrong: check what matters"
 
 
-def _asked(account: Account, meter: Meter | None) -> None:
+def _asked(account: Account, meter: Meter | None, opened: Opened | None) -> None:
     """What the last click left to say or to ask; beside it the way back from a deletion."""
     if deleted := st.session_state.get("deleted"):
         with st.container(key="undo_line", horizontal=True, vertical_alignment="center"):
@@ -770,6 +850,8 @@ def _asked(account: Account, meter: Meter | None) -> None:
     _forget_what_is_over()
     if ask := st.session_state.get("ask_last"):
         _ask_last(account, ask[1], ask[0].text)
+    elif opened is not None and st.session_state.get("picked") is not None:
+        _picking(opened)
     elif (said := st.session_state.get("said")) and not _in_the_card(said, meter):
         said.draw()
 
@@ -793,7 +875,11 @@ def _notices(account: Account, meter: Meter | None, running: Message | None) -> 
     live_here = house().answering.watch(account.id, running.id) if running is not None else None
     if live_here is not None and live_here.saving_trouble:
         parts.notice("95", "warning", live_here.saving_trouble, "")
-    elif "ask_last" in st.session_state or ("said" in st.session_state and not _in_the_card(st.session_state["said"], meter)):
+    elif (
+        "ask_last" in st.session_state
+        or st.session_state.get("picked") is not None
+        or ("said" in st.session_state and not _in_the_card(st.session_state["said"], meter))
+    ):
         pass
     elif running is not None and st.session_state.get("tail") != running.id:
         parts.notice("plain", "edit_note", "An answer is being written in another version of this chat.", "")

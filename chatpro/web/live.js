@@ -1076,6 +1076,8 @@ class Hands {
 
   show(data, trigger) {
     this.trigger = trigger;
+    // Dialogs are drawn outside of the app, which alone knows whether it is light or dark; looks.css asks for that.
+    document.documentElement.style.colorScheme = getComputedStyle(document.querySelector("[data-testid=stApp]") ?? document.body).colorScheme;
     this.news = data.news ?? Infinity; // on the chat page its moving part minds the news
     this.heard = `${data.session} ${data.heard}`;
     this.session = data.session;

@@ -6,6 +6,7 @@ widget for each would be half a dozen an answer, made, sent and drawn again on e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -13,7 +14,7 @@ from html import escape
 import streamlit as st
 
 from chatpro.bootstrap import house
-from chatpro.domain.accounts import Account
+from chatpro.domain.accounts import Account, Entitlement, allowance_at
 from chatpro.domain.chats import AnswerState, Message
 from chatpro.errors import PROBLEM_SENTENCES, Problem
 from chatpro.services.history import Opened
@@ -23,7 +24,8 @@ from chatpro.web.markdown import safe_answer, user_text_html
 
 @dataclass(frozen=True)
 class Reading:
-    """Who reads which chat: `new` are answers that came while they were away, `memory` the entry where the model's memory begins."""
+    """Who reads which chat: `new` are answers that came while they were away, `memory` the entry where the model's memory begins, `more_costs` the
+    tokens by which remembering more makes a message dearer. `picked`: entries that are to go along into a new chat, None while nobody picks."""
 
     account: Account
     opened: Opened
@@ -31,6 +33,9 @@ class Reading:
     new: frozenset[str] = frozenset()
     memory: str | None = None
     tail: str = ""
+    more_costs: int = 0
+    grants: Sequence[Entitlement] = ()
+    picked: frozenset[str] | None = None
 
 
 @lru_cache(maxsize=256)
@@ -55,6 +60,8 @@ def own(message: Message, reading: Reading) -> None:
     buttons = _button_html("copy", "content_copy", "Copy your message")
     if reading.may_send:
         buttons += _button_html("edit", "edit", "Edit and send again")
+    if reading.picked is not None:
+        buttons = _pick_html(message, reading.picked)
     st.html(
         f'<div class="said" data-entry="{escape(message.id)}"><h2 class="vh">You wrote</h2><div class="own">{user_text_html(message.text)}</div>'
         f'<div class="deeds">{_leaf_html(message, reading)}<small>{escape(parts.stamp(message.sent_at, reading.account))}</small>{buttons}</div></div>'
@@ -74,7 +81,7 @@ def answer(message: Message, reading: Reading) -> None:
     who(model, new=message.id in reading.new)
     if message.text:
         st.markdown(_drawn(message.text), anchors=False)
-    for sentence in (_what_happened(message, model), _gave_way(message)):
+    for sentence in (_what_happened(message, model), gave_way(message)):
         if sentence:
             parts.note(sentence)
     if message.text or message.id in reading.opened.versions:
@@ -87,12 +94,28 @@ def who(model: str, new: bool = False) -> None:
     st.html(f'<h2 class="who"><i aria-hidden="true"></i>{escape(house().settings.product_name)} <small>{escape(model)}</small>{mark}</h2>')
 
 
-def memory_line() -> None:
-    """Above the first entry that goes along with the next message."""
+def memory_line(reading: Reading) -> None:
+    """Above the first entry that goes along with the next message; what it would cost to take more along."""
     st.html(
-        '<div class="memory" title="To keep within the size of one message, only the newest part of a chat is sent along.">'
-        "<span>The model remembers from here on</span></div>"
+        '<div class="memory"><span title="To keep within the size of one message, only the newest part of a chat is sent along.">'
+        f"The model remembers from here on{_more_html(reading)}</span></div>"
     )
+
+
+def _more_html(reading: Reading) -> str:
+    chat = escape(reading.opened.id)
+    if not reading.may_send or not (reading.more_costs or reading.opened.remembers_more):
+        return ""
+    if reading.opened.remembers_more:
+        return f' · <button type="button" class="quiet" data-act="less" data-id="{chat}">Remember less</button>'
+    price = escape(price_of_more(reading))
+    return f' · <button type="button" class="quiet" data-act="more" data-id="{chat}" title="{price}">Remember more, +{reading.more_costs:,d} tokens</button>'
+
+
+def price_of_more(reading: Reading) -> str:
+    """What remembering more costs, in words."""
+    allowance = allowance_at(reading.grants, house().now())
+    return f"About {reading.more_costs:,} tokens more with each message, {parts.part_of(reading.more_costs, allowance)} of your allowance."
 
 
 def model_name(model: str) -> str:
@@ -107,6 +130,8 @@ def _deeds_html(message: Message, reading: Reading) -> str:
     facts = message.answer
     assert facts is not None
     rows = ""
+    if reading.picked is not None:
+        return _pick_html(message, reading.picked) if message.text else ""
     if message.text:
         rows += _button_html("copy", "content_copy", "Copy this answer")
         rows += _button_html("up", "thumb_up", "Good answer", pressed=facts.thumb == "up")
@@ -124,6 +149,16 @@ def _button_html(act: str, icon: str, label: str, entry: str = "", pressed: bool
     return (
         f'<button type="button" data-act="{escape(act)}"{about} title="{escape(label)}"{state}{disabled}>'
         f'<span class="ic" aria-hidden="true">{escape(icon)}</span></button>'
+    )
+
+
+def _pick_html(message: Message, picked: frozenset[str]) -> str:
+    """In place of the other buttons, while somebody picks what goes along into a new chat."""
+    there = message.id in picked
+    icon = "check_box" if there else "check_box_outline_blank"
+    return (
+        f'<button type="button" class="pick" data-act="pick" aria-pressed="{"true" if there else "false"}">'
+        f'<span class="ic" aria-hidden="true">{escape(icon)}</span> Take along</button>'
     )
 
 
@@ -149,23 +184,32 @@ def _receipt_html(message: Message, reading: Reading) -> str:
     cost = facts.receipt
     if cost is None:
         return f"<small>{at}</small>"
+    again = f" <span>of it {cost.tokens_resent:,d} earlier conversation, sent again</span>" if cost.tokens_resent else ""
     stopped = "<span>stopped</span>" if facts.state is AnswerState.STOPPED else ""
+    share = escape(f"{parts.part_of(cost.total, allowance_at(reading.grants, facts.ended_at or message.sent_at))} of the allowance")
     return (
         f'<details class="receipt"><summary><b>{cost.total:,d} tokens</b> <span>{at}</span></summary>'
-        f"<span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span> <span>{escape(cost.counted)}</span> {stopped}</details>"
+        f"<span>{cost.tokens_in:,d} in + {cost.tokens_out:,d} out</span>{again} <span>{escape(cost.counted)}</span> <span>{share}</span> {stopped}</details>"
     )
+
+
+def mostly_again(message: Message) -> bool:
+    """Whether more than half of what an answer cost was earlier conversation, sent again."""
+    cost = message.answer.receipt if message.answer is not None else None
+    return cost is not None and cost.tokens_resent * 2 > cost.total
 
 
 # --- what a person has to know ----------------------------------------------------------------------------------------
 
 
-def _gave_way(message: Message) -> str:
-    """What had to give way so that the message fitted."""
+def gave_way(message: Message) -> str:
+    """What had to give way so that the message fitted: said from the moment at which it was sent."""
     facts = message.answer
-    assert facts is not None
+    if facts is None:
+        return ""
     if facts.left_out:
-        return "The oldest messages of this chat were left out to fit: this answer does not remember them."
-    return "Kept shorter than usual, so that it fits what was left of the month." if facts.shortened else ""
+        return "Older messages of this chat were left out so that this one fitted: the answer does not remember them."
+    return "This answer had less room than usual, so that it fitted into what was left of the month." if facts.shortened else ""
 
 
 def _what_happened(message: Message, model: str) -> str:

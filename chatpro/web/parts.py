@@ -30,10 +30,8 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!~|<>:$&])")
 _SIGN = re.compile(r"\\:(?=\w)")
 _JOINER = "\u2060"
 
-TOKENS = (
-    '<details class="tokens"><summary>tokens</summary><p>A token is a piece of a word, about four letters. What you send, what goes along '
-    "of the chat so far, and what is written for you all count.</p></details>"
-)
+TOKEN = "A token is a piece of a word, about four letters. What you send, what goes along of the chat so far, and what is written for you all count."
+TOKENS = f'<details class="tokens"><summary>tokens</summary><p>{escape(TOKEN)}</p></details>'
 """The word, explained where it appears first."""
 RECEIPTS = '<button type="button" class="quiet" data-act="receipts" data-id="">Receipts of this month</button>'
 
@@ -56,6 +54,12 @@ def count_of(number: int, word: str) -> str:
     return f"{number:,d} {word}{'' if number == 1 else 's'}"
 
 
+def part_of(tokens: int, allowance: int) -> str:
+    """1.2 %: what part of an allowance this is."""
+    percent = tokens * 100 / allowance if allowance else 0.0
+    return "0 %" if not tokens else "under 0.1 %" if percent < 0.1 else f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
 def zone_of(account: Account) -> tzinfo:
     """The zone this person reads dates in; UTC where the zone is not known on this machine."""
     try:
@@ -74,6 +78,11 @@ def short_day(at: datetime, account: Account) -> str:
     """22 Feb, with the year where it is another one."""
     local, today = at.astimezone(zone_of(account)), house().now().astimezone(zone_of(account))
     return f"{local.day} {local:%b}" + ("" if abs((local.date() - today.date()).days) < 180 else f" {local:%Y}")
+
+
+def short_moment(at: datetime, account: Account) -> str:
+    """14 Dec, 09:41"""
+    return f"{short_day(at, account)}, {at.astimezone(zone_of(account)):%H:%M}"
 
 
 def moment(at: datetime, account: Account) -> str:
@@ -221,7 +230,7 @@ def meter(stand: Meter, account: Account, opens: bool = True) -> None:
         f' aria-valuetext="{share} used{_pending_html(stand)}, {escape(about)}"'
         f' style="--p:{min(stand.share, 1.0):.1%};--r:{_reserved(stand):.1%}"><u></u><i></i>'
         f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s>{_own_mark_html(stand)}</div>'
-        f'<div class="sub">{renews_html(stand.cycle, account)}<br>{stand.used:,d} of {stand.allowance:,d} {TOKENS}{_own_limit_html(stand)}</div>'
+        f'<div class="sub">{renews_html(stand.cycle, account)}{_own_limit_html(stand)}<br>{stand.used:,d} of {stand.allowance:,d} {TOKENS}</div>'
         f"{RECEIPTS if opens and stand.cycle is not None else ''}</div>"
     )
 
@@ -231,7 +240,7 @@ def meter_line(stand: Meter, account: Account, also: str = "") -> None:
     said instead of `also`."""
     st.html(
         f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
-        f'<s style="left:75%"></s><s style="left:95%"></s>{_own_mark_html(stand)}</div><span>{_share_html(stand)} of this month used</span>'
+        f'<s style="left:75%"></s><s style="left:95%"></s>{_own_mark_html(stand)}</div><span>{_share_html(stand)} used</span>'
         f'<span>{escape(left(stand))}</span><span class="shut">{renews_html(stand.cycle, account)}</span>'
         f'<span class="shut">{RECEIPTS if stand.cycle is not None else ""}</span><span class="opt">{escape(also)}</span>'
         f'<span class="hint">Enter sends, Shift+Enter for a new line</span></div>'
@@ -297,8 +306,9 @@ def left(stand: Meter) -> str:
 
 
 @contextmanager
-def panel(account: Account, stand: Meter | None = None) -> Iterator[None]:
-    """The side panel: New chat above what the page puts into it, the meter at its foot (`stand`, where the page has read it already)."""
+def panel(account: Account, stand: Meter | None = None, opens: bool = False) -> Iterator[None]:
+    """The side panel: New chat above what the page puts into it, the meter at its foot (`stand`, where the page has read it already; `opens`:
+    the page hears who wants to see the receipts)."""
     with st.sidebar:
         if may_write(account) and st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat"):
             places.go("chat")
@@ -306,7 +316,7 @@ def panel(account: Account, stand: Meter | None = None) -> Iterator[None]:
         place = panel_foot(account)
         if account.has(Role.FREELANCER):
             with place:
-                standing(account, stand or house().accounts.meter(account, house().answering.sizes()))
+                standing(account, stand or house().accounts.meter(account, house().answering.sizes()), opens)
 
 
 def may_write(account: Account) -> bool:
@@ -325,10 +335,10 @@ def panel_foot(account: Account, more: Callable[[], None] | None = None) -> Delt
     return place
 
 
-def standing(account: Account, stand: Meter | None) -> None:
+def standing(account: Account, stand: Meter | None, opens: bool = True) -> None:
     """The meter, or why there is none."""
     if stand is not None:
-        meter(stand, account)
+        meter(stand, account, opens)
     elif house().accounts.grant(account).state is PlanState.HAD:
         note(f"{house().settings.plan_name} has ended. Your chats stay here to read.")
     else:

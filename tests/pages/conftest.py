@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -87,10 +88,15 @@ def _run(test: AppTest, who: str | None, query: dict[str, str], name: str | None
     return test
 
 
+def _blocks(test: AppTest) -> list[Any]:
+    """The page, the side panel, and what stands at the bottom, which AppTest has no name for."""
+    return [block for place, block in sorted(test._tree.children.items()) if place in (0, 1, 3)]
+
+
 def words(test: AppTest) -> str:
     """Everything that a person could read on the page, panel included, as one string."""
     parts: list[str] = []
-    for block in (test.main, test.sidebar):
+    for block in _blocks(test):
         for element in block:
             parts += [str(getattr(element, name)) for name in ("value", "label", "body", "placeholder") if isinstance(getattr(element, name, None), str)]
             proto = getattr(element, "proto", None)
@@ -100,7 +106,7 @@ def words(test: AppTest) -> str:
 
 def html_of(test: AppTest) -> str:
     """All of our own HTML on the page, as it is sent."""
-    return "\n".join(str(element.proto.body) for block in (test.main, test.sidebar) for element in block if element.type == "html")
+    return "\n".join(str(element.proto.body) for block in _blocks(test) for element in block if element.type == "html")
 
 
 def title_of(test: AppTest) -> str:

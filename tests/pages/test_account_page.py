@@ -9,7 +9,7 @@ import pytest
 
 from chatpro.bootstrap import House
 from chatpro.domain.allowance import cycle_at
-from tests.cast import person, write_chat
+from tests.cast import PLAN, person, write_chat
 from tests.pages.conftest import html_of, page, words
 
 
@@ -20,24 +20,27 @@ def receipts(test: object) -> list[list[str]]:
 
 
 def test_receipts_add_up_to_the_meter(house: House) -> None:
-    """To the token: the rows of this cycle, and the figure in the panel."""
+    """To the token: the rows of this cycle, their sum below them, and the figure in the panel. Also those of a deleted chat."""
     tomas = person(house, "tomas")
     for number in range(7):
-        write_chat(house, tomas, ("Again", "Yes."), at=house.now() - timedelta(minutes=60 - number), tokens=(301 + number, 203))
+        chat = write_chat(house, tomas, ("Again", "Yes."), at=house.now() - timedelta(minutes=60 - number), tokens=(301 + number, 203))
+    house.history.delete(tomas, chat)
     test = page("account", "tomas")
 
     anchor = house.store.read(lambda rows: rows.anchor(tomas.id))
     assert anchor is not None and cycle_at(anchor, house.now()).number == 0
-    total = sum(int(row[3].replace(",", "")) for row in receipts(test))
+    total = sum(int(row[1].replace(",", "")) for row in receipts(test))
     assert total == house.accounts.meter(tomas, house.answering.sizes()).used  # type: ignore[union-attr]
     assert f"{total:,} of 200,000 tokens" in words(test)
+    assert f"8 answers, {total:,} tokens: what the meter shows." in words(test)
+    assert f"<th>Together</th><td><b>{total:,}</b></td>" in html_of(test)
 
 
 def test_a_receipt_says_when_how_much_how_counted_and_by_which_model(house: House) -> None:
     """In the person's zone."""
     write_chat(house, person(house, "mara"), ("Deposit", "Before."), tokens=(1858, 448))
 
-    assert receipts(page("account", "mara")) == [["23 November 2026, 11:15", "1,858", "448", "2,306", "measured", "gpt-4"]]
+    assert receipts(page("account", "mara")) == [["23 Nov, 11:15", "2,306", "1,858", "0", "448", "1.2 %", "measured", "gpt-4"]]
 
 
 def test_fifty_receipts_at_first_then_more(house: House) -> None:
@@ -47,13 +50,47 @@ def test_fifty_receipts_at_first_then_more(house: House) -> None:
         write_chat(house, mara, ("Again", "Yes."), at=house.now() - timedelta(minutes=120 - number), tokens=(10 + number, 1))
 
     test = page("account", "mara")
-    assert (len(receipts(test)), receipts(test)[0][1]) == (50, "129")
+    assert (len(receipts(test)), receipts(test)[0][1]) == (50, "130")
     test.button(key="more_receipts").click().run()
     assert (len(receipts(test)), test.button(key="more_receipts").label) == (100, "Show 20 more")
     test.button(key="more_receipts").click().run()
 
     assert len(receipts(test)) == 120
     assert "more_receipts" not in {b.key for b in test.button}
+
+
+def test_receipts_go_by_month(house: House) -> None:
+    """The month that runs first; an earlier one adds up by itself, under the figure that was in force then."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("In the first month", "Yes."), at=house.now() - timedelta(days=50), tokens=(1_000, 1_000))
+    house.accounts.entitle(person(house, "ada"), mara.id, PLAN, 400_000)
+    write_chat(house, mara, ("Today", "Yes."), tokens=(1_000, 1_000))
+    test = page("account", "mara")
+
+    assert test.selectbox(key="receipts_of").options == ["This month, since 4 November 2026", "From 4 October 2026"]
+    assert [(row[0], row[5]) for row in receipts(test)] == [("23 Nov, 11:15", "0.5 %")]
+    test.selectbox(key="receipts_of").select_index(1).run()
+    assert [(row[0], row[5]) for row in receipts(test)] == [("4 Oct, 12:15", "1.0 %")]
+    assert "1 answer, 2,000 tokens together." in words(test)
+
+
+def test_an_own_limit_is_set_changed_and_lifted_here(house: House) -> None:
+    """What it means stands beside it; one that limits nothing is refused with a sentence."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("Deposit", "Before."), tokens=(1_858, 448))
+    test = page("account", "mara")
+    test.number_input(key="own_limit").set_value(50_000).run()
+    test.button(key="set_own_limit").click().run()
+
+    assert "You limited yourself to 50,000 tokens until 23 December." in words(test)
+    assert "Your own limit: 50,000 tokens" in words(test) and 'class="own" style="left:25.0%"' in html_of(test)
+    test.button(key="lift_own_limit").click().run()
+    assert "You limited yourself" not in words(test) and "lift_own_limit" not in {b.key for b in test.button}
+
+    house.accounts.entitle(person(house, "ada"), mara.id, PLAN, 40_000)
+    test.number_input(key="own_limit").set_value(40_000)  # from a page that is behind
+    test.button(key="set_own_limit").click().run()
+    assert "Your own limit has to be below your allowance of 40,000 tokens" in words(test)
 
 
 def test_opting_out_is_one_click_and_acts_at_once(house: House) -> None:
@@ -105,7 +142,7 @@ def test_another_zone_shows_at_once_and_moves_no_cycle(house: House) -> None:
     test.selectbox(key="zone").select("Pacific/Auckland").run()
 
     assert person(house, "mara").zone == "Pacific/Auckland"
-    assert receipts(test)[0][0] == "23 November 2026, 23:15"
+    assert receipts(test)[0][0] == "23 Nov, 23:15"
     after = house.accounts.meter(person(house, "mara"), house.answering.sizes())
     assert before is not None and after is not None and before.cycle == after.cycle
 

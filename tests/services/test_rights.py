@@ -91,6 +91,7 @@ NO_ACTOR: dict[str, str] = {
     "answering.new_chat_id": "a random number",
     "answering.remembers_from": "reads nothing: figures about messages that the caller was allowed to read",
     "answering.more_costs": "reads nothing: figures about messages that the caller was allowed to read",
+    "answering.tokens_of": "reads nothing: counts a text that the caller has",
     "answering.sizes": "figures of the settings and the model",
     "answering.watch": "called by the sockets, which carry the account's id; asks whose answer it is",
     "answering.stop_running": "called by the sockets, which carry the account's id; asks whose answer it is",
