@@ -21,7 +21,7 @@ from chatpro.storage.duckdb import DuckStore
 from chatpro.storage.memory import ENTRIES, UNKNOWN, Changes, Memory
 from chatpro.storage.sql import Call, Unit
 from tests.conftest import trials
-from tests.storage.children import open_store, raw
+from tests.storage.children import open_store
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SINCE = NOON - timedelta(days=90)
@@ -85,7 +85,8 @@ class Life:
         kind, name, chat, number = step
         account, key = self.id(name), (name, chat)
         self.minute += 1
-        at = NOON - timedelta(days=120 if kind == "older" else 0) + timedelta(minutes=self.minute)
+        # "older" is about as old as text may become: looking a few hours later, it is too old.
+        at = (SINCE + timedelta(hours=number) if kind == "older" else NOON) + timedelta(minutes=self.minute)
         if kind == "look":
             self.since += timedelta(hours=number)
         elif kind in ("send", "older") and key not in self.running:
@@ -138,7 +139,7 @@ class Life:
         elif kind == "warn":
             unit.add_warning(account, CYCLE.starts_at, ("75", "95", "last_message", "75")[number], 1_000_000, "Plus", at)
         elif kind == "raw":
-            raw(unit, "UPDATE cycles SET used = used + 1 WHERE account_id = ?", account)
+            unit._all("UPDATE cycles SET used = used + 1 WHERE account_id = ?", account)
 
 
 def forgetful(store: DuckStore) -> Callable[[Callable[[Unit], Any]], Any]:
@@ -146,7 +147,7 @@ def forgetful(store: DuckStore) -> Callable[[Callable[[Unit], Any]], Any]:
     return lambda work: store.read(lambda rows: work(Unit(rows._run, rows._next)))
 
 
-@settings(max_examples=trials(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=trials(12, 400), deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(steps, max_size=25))
 @pytest.mark.trials
 def test_what_is_remembered_is_what_is_stored(store: DuckStore, history: list[Step]) -> None:
