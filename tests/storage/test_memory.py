@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chatpro.domain.accounts import Account, Role
@@ -147,8 +147,12 @@ def forgetful(store: DuckStore) -> Callable[[Callable[[Unit], Any]], Any]:
     return lambda work: store.read(lambda rows: work(Unit(rows._run, rows._next)))
 
 
-@settings(max_examples=trials(12, 400), deadline=None, suppress_health_check=list(HealthCheck))
-@given(history=st.lists(steps, max_size=25))
+@settings(max_examples=trials(8, 400), deadline=None, suppress_health_check=list(HealthCheck))
+@given(history=st.lists(steps, min_size=6, max_size=20))
+@example(
+    history=[("send", "ada", "one", 0), ("raw", "ada", "one", 0), ("settle unread", "ada", "one", 0), ("read", "ada", "one", 0), ("thumb", "ada", "one", 1)]
+)
+@example(history=[("older", "ben", "two", 2), ("settle", "ben", "two", 0), ("title", "ben", "two", 1), ("look", "ben", "two", 3), ("delete", "ben", "two", 0)])
 @pytest.mark.trials
 def test_what_is_remembered_is_what_is_stored(store: DuckStore, history: list[Step]) -> None:
     """After each step, whatever was read before it: own changes, other people's, rolled back ones, and such that no verb made."""
