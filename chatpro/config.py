@@ -62,12 +62,12 @@ class Settings:
     openai_base_url: str | None = None
     models: tuple[str, ...] = ("gpt-4", "gpt-4.1", "gpt-6-luna")
 
-    # The allowance and one message, in tokens (docs/decisions.md, "Sizes"): a median account gets about 100 messages.
+    # The allowance and one message, in tokens (docs/decisions.md, "Sizes"): `make trials` counts 100 messages for the account in the middle.
     allowance_tokens: int = 200_000
-    history_tokens: int = 2_000
-    # In a chat that is to remember more: twice as much. With instructions of some 300 it leaves a draft 1,700 of the 6,000 (a long one
-    # still takes its place), and makes a message dearer by 1 % of the allowance at most. Below history_tokens it adds nothing.
-    history_more_tokens: int = 4_000
+    history_tokens: int = 3_000
+    # In a chat that is to remember more: half as much again. With instructions of some 350 it leaves a draft 1,150 of the 6,000 (a long one
+    # still takes its place), and makes a message dearer by 0.75 % of the allowance at most. Below history_tokens it adds nothing.
+    history_more_tokens: int = 4_500
     answer_tokens: int = 1_500
     answer_min_tokens: int = 500
     prompt_tokens: int = 6_000

@@ -327,7 +327,7 @@ def warnings_due(allowance: int, used: int) -> tuple[str, ...]:
 
 
 TYPICAL_MESSAGE = 2_000
-"""Tokens of one message until an account has sent five: the mean that makes 200,000 tokens about 100 messages."""
+"""Tokens of one message until an account has sent five: the mean of made-up months is 2,040, and 200,000 tokens are 100 of these."""
 
 
 def messages_left(remaining: int, recent: Sequence[int]) -> int:
@@ -342,8 +342,8 @@ TYPICAL_SPREAD = 0.55
 PEOPLE_DIFFER = 0.3
 """How much people's means differ (standard deviation of the logarithm): two of three are within a quarter of the typical message or a third above."""
 
-SAY_THE_SAME = 2.5
-"""Messages of one chat are alike, so twenty of them say as much as eight that have nothing to do with each other."""
+SAY_THE_SAME = 2.75
+"""Messages of one chat are alike, so twenty of them say as much as seven that have nothing to do with each other."""
 
 MOST_VARIANCE = 0.8
 """Relative variance of single messages that is believed at most: beyond it the high end would go up as the allowance goes down."""
