@@ -182,7 +182,7 @@ def _receipts(entries: list[UsageEntry], stand: Meter | None) -> None:
 
 
 def _month(starts_at: datetime, current: datetime | None) -> str:
-    return f"This month, since {parts.day(starts_at, account)}" if starts_at == current else f"From {parts.day(starts_at, account)}"
+    return f"This month, since {parts.short_day(starts_at, account)}" if starts_at == current else f"From {parts.day(starts_at, account)}"
 
 
 # --- Signing out ------------------------------------------------------------------------------------------------------

@@ -109,8 +109,8 @@ def notice(account: Account, stand: Meter, kept: bool = False) -> bool:
     if stand.closed:
         _blocked(account, cycle.ends_at, kept)
     elif stand.own_limit_met:
-        text = f"It holds until {until}; your allowance has {stand.remaining:,} tokens left. Nothing more is sent unless you lift it."
-        parts.notice("plain", "front_hand", f"Your own limit of {stand.own_limit:,} tokens is reached.", text, "Lift it", on_click=lift)
+        fact, left = f"Your own limit of {stand.own_limit:,} tokens is reached.", f"It holds until {until}; your allowance has {stand.remaining:,} tokens left."
+        parts.notice("plain", "front_hand", fact, "Nothing more is sent unless you lift it.", "Lift it", more=left, on_click=lift)
     elif stand.reserved and warned is not None and warned.kind == "last_message":
         parts.notice("plain", "hourglass_bottom", f"Your last message until {until} is being answered.", "What it leaves expires then.")
     elif stand.next_is_last:
@@ -131,8 +131,8 @@ def _is_open(warned: GivenWarning) -> bool:
 def _warn(account: Account, stand: Meter, warned: GivenWarning) -> None:
     assert stand.cycle is not None
     icon, fact = USED[warned.kind]
-    text = f"{parts.left(stand)} until {parts.day_of(stand.cycle.ends_at, account)}."
-    parts.notice(warned.kind, icon, fact, text, "OK", on_click=_dismiss, args=(warned,))
+    until = f"until {parts.day_of(stand.cycle.ends_at, account)}."
+    parts.notice(warned.kind, icon, fact, parts.left(stand), "OK", more=until, on_click=_dismiss, args=(warned,))
 
 
 def lift() -> None:

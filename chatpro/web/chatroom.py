@@ -491,11 +491,10 @@ def _start_fresh(chat_id: str) -> None:
     def work(account: Account) -> None:
         text = _picked(house().history.open(account, chat_id, st.session_state.get("through")))
         st.session_state.pop("picked", None)
-        _turn_to(None)
-        if text:
-            fresh = house().answering.new_chat_id()
+        fresh = house().answering.new_chat_id() if text else None
+        if fresh is not None:
             house().answering.keep(account, fresh, text)
-            _turn_to(fresh)
+        _turn_to(fresh)
 
     _act(work)
 

@@ -1087,10 +1087,9 @@ class Hands {
     this.acts = this.acts.filter(({ n }) => n > data.acted);
     this.lost = (url) => trigger("lost", url);
     if (data.chat !== this.chat) {
-      const first = this.chat === undefined;
       this.chat = data.chat;
       if (data.chat) toNewest();
-      if (!first) closePanelOnPhones();
+      closePanelOnPhones();
     }
     if (data.news !== undefined) due.set(data.due ?? null, data.now);
     if (this.line?.url === data.page_url) return;
@@ -1208,7 +1207,7 @@ function focused(element) {
 
 /** On a phone the panel covers the chat that was chosen in it. */
 function closePanelOnPhones() {
-  if (matchMedia("(max-width: 767px)").matches) document.querySelector("[data-testid=stSidebar][aria-expanded=true] [data-testid=stSidebarCollapseButton] button")?.click();
+  if (matchMedia("(max-width: 767px)").matches) document.querySelector("[data-testid=stSidebar]:is([data-collapsed=false],[aria-expanded=true]) [data-testid=stSidebarCollapseButton] button")?.click();
 }
 
 const views = new WeakMap();

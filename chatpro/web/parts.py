@@ -33,7 +33,7 @@ _JOINER = "\u2060"
 TOKEN = "A token is a piece of a word, about four letters. What you send, what goes along of the chat so far, and what is written for you all count."
 TOKENS = f'<details class="tokens"><summary>tokens</summary><p>{escape(TOKEN)}</p></details>'
 """The word, explained where it appears first."""
-RECEIPTS = '<button type="button" class="quiet" data-act="receipts" data-id="">Receipts of this month</button>'
+RECEIPTS = '<button type="button" class="quiet" data-act="receipts" data-id="">Receipts<span class="wide"> of this month</span></button>'
 
 
 # --- Words and figures ------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def meter_line(stand: Meter, account: Account, also: str = "") -> None:
     said instead of `also`."""
     st.html(
         f'<div class="meter line {escape(_level(stand))}"><div class="bar" aria-hidden="true" style="--p:{min(stand.share, 1.0):.1%}"><i></i>'
-        f'<s style="left:75%"></s><s style="left:95%"></s>{_own_mark_html(stand)}</div><span>{_share_html(stand)} used</span>'
+        f'<s style="left:75%"></s><s style="left:95%"></s>{_own_mark_html(stand)}</div><span class="wide">{_share_html(stand)} used</span>'
         f'<span>{escape(left(stand))}</span><span class="shut">{renews_html(stand.cycle, account)}</span>'
         f'<span class="shut">{RECEIPTS if stand.cycle is not None else ""}</span><span class="opt">{escape(also)}</span>'
         f'<span class="hint">Enter sends, Shift+Enter for a new line</span></div>'

@@ -67,7 +67,7 @@ def test_receipts_go_by_month(house: House) -> None:
     write_chat(house, mara, ("Today", "Yes."), tokens=(1_000, 1_000))
     test = page("account", "mara")
 
-    assert test.selectbox(key="receipts_of").options == ["This month, since 4 November 2026", "From 4 October 2026"]
+    assert test.selectbox(key="receipts_of").options == ["This month, since 4 Nov", "From 4 October 2026"]
     assert [(row[0], row[5]) for row in receipts(test)] == [("23 Nov, 11:15", "0.5 %")]
     test.selectbox(key="receipts_of").select_index(1).run()
     assert [(row[0], row[5]) for row in receipts(test)] == [("4 Oct, 12:15", "1.0 %")]

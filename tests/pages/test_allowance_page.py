@@ -234,7 +234,10 @@ def test_an_own_limit_that_is_met_can_be_lifted_where_it_is_met(house: House) ->
     write_chat(house, mara, ("Again", "Yes."), tokens=(1_500, 500))
     house.accounts.set_own_limit(mara, 3_000)
     test = page("chat", "mara")
-    assert notices(test)[0].startswith("Your own limit of 3,000 tokens is reached. It holds until 23 December; your allowance has 198,000 tokens left.")
+    assert notices(test) == [
+        "Your own limit of 3,000 tokens is reached. Nothing more is sent unless you lift it. "
+        "It holds until 23 December; your allowance has 198,000 tokens left."
+    ]
     test.button(key="seen_plain").click().run()
     assert notices(test) == []
     meter = house.accounts.meter(mara, house.answering.sizes())
