@@ -23,7 +23,7 @@ ROLES = {role: word for role, (_, word) in doors.SEES.items()}
 
 def draw() -> None:
     """The sections, the freelancer's own ones only for freelancers."""
-    stand = allowance.frame(account, opens=False)
+    stand = allowance.frame(account, whole=True)
     parts.head("Account", "A sample account of demo mode, made up." if account.sample else "")
     st.html(
         parts.facts_html(

@@ -36,12 +36,14 @@ def draw() -> None:
         "Where a month is too short, it renews on the month's last day. What is left then expires.",
         "An answer that fails without any text costs nothing. A stopped one costs what was sent and what was written.",
         "You are told once at 75 % and once at 95 %. Before a message would be the last of the month you are told too, and it waits for your yes.",
+        "On your account page you can limit yourself to less for the month, and lift that at any time.",
     )
 
     st.header("How long a message can be", anchor=False)
     fits = max(0, sizes.prompt_cap - sizes.instructions)
     _text(
-        f"At most {s.draft_chars:,} characters and {fits:,} tokens. Of the chat so far, the newest {sizes.history:,} tokens go along, fewer with a long one. "
+        f"At most {s.draft_chars:,} characters and {fits:,} tokens. Of the chat so far, the newest {sizes.history:,} tokens go along, fewer with a long one; "
+        f"a chat that you tell to remember more takes up to {max(s.history_tokens, s.history_more_tokens):,} along, which costs them with each message. "
         f"An answer has at most {sizes.answer:,} tokens."
     )
 

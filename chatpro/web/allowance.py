@@ -66,9 +66,9 @@ def _changes_at(account: Account, stand: Meter | None) -> datetime | None:
     return min((at for at in instants if at > house().now()), default=None)
 
 
-def frame(account: Account, opens: bool = True) -> Meter | None:
+def frame(account: Account, whole: bool = False) -> Meter | None:
     """The side panel of a page without a chat, and what has to be said of the allowance wherever its owner comes back to. Returns how it stands.
-    `opens`: the meter leads to the receipts from here."""
+    `whole`: this is the account page, which says all that the chat says and has the receipts itself."""
     if not account.has(Role.FREELANCER):
         with parts.panel(account):
             return None
@@ -77,18 +77,30 @@ def frame(account: Account, opens: bool = True) -> Meter | None:
     news = listen(account)
     stand = house().accounts.meter(account, house().answering.sizes())
     listens = house().accounts.opted_in(account)  # a page of somebody who said no has no channel
-    with parts.panel(account, stand, opens and listens):
+    with parts.panel(account, stand, opens=listens and not whole):
         pass
-    said, warned = st.session_state.pop("said", None), house().accounts.warned(account, stand) if stand is not None else None
-    if said is not None or (warned is not None and _is_open(warned)):
-        with st.bottom:  # where it comes and goes without moving what is read
-            if said is not None:
-                said.draw()
-            elif stand is not None and warned is not None:
-                _warn(account, stand, warned)
+    _at_the_bottom(account, stand, whole)
     if listens:
         live.ears(channel=st.session_state["channel"], standing=standing(account, stand, news), on_act=_hear)
     return stand
+
+
+def _at_the_bottom(account: Account, stand: Meter | None, whole: bool) -> None:
+    """Where a notice comes and goes without moving what is read."""
+    said, warned = st.session_state.pop("said", None), house().accounts.warned(account, stand) if stand is not None else None
+    if said is not None:
+        with st.bottom:
+            said.draw()
+    elif stand is not None and whole and _has_to_be_said(stand, warned):
+        with st.bottom, st.container(key="composing"):
+            notice(account, stand)
+    elif stand is not None and warned is not None and _is_open(warned):
+        with st.bottom:
+            _warn(account, stand, warned)
+
+
+def _has_to_be_said(stand: Meter, warned: GivenWarning | None) -> bool:
+    return stand.closed or stand.own_limit_met or stand.next_is_last or (warned is not None and _is_open(warned))
 
 
 def _hear(acts: Any) -> None:
@@ -100,11 +112,11 @@ def _hear(acts: Any) -> None:
 # --- Notices ----------------------------------------------------------------------------------------------------------
 
 
-def notice(account: Account, stand: Meter, kept: bool = False) -> bool:
-    """The weightiest of what has to be said now, and nothing beside it. False when there is nothing to say. `kept`: a text was just refused."""
+def notice(account: Account, stand: Meter, kept: bool = False) -> None:
+    """The weightiest of what has to be said now, and nothing beside it. `kept`: a text was just refused."""
     cycle, warned = stand.cycle, house().accounts.warned(account, stand)
     if cycle is None:
-        return False
+        return
     until = parts.day_of(cycle.ends_at, account)
     if stand.closed:
         _blocked(account, cycle.ends_at, kept)
@@ -119,9 +131,6 @@ def notice(account: Account, stand: Meter, kept: bool = False) -> bool:
         parts.notice("last", "hourglass_bottom", f"Your next message is the last one until {until}.", text, more=AFTERWARDS)
     elif warned is not None and _is_open(warned):
         _warn(account, stand, warned)
-    else:
-        return False
-    return True
 
 
 def _is_open(warned: GivenWarning) -> bool:
@@ -207,7 +216,9 @@ def receipts_html(account: Account, entries: Sequence[UsageEntry], shown: int | 
 def _row_html(account: Account, entry: UsageEntry, grants: Sequence[Entitlement]) -> str:
     cost = entry.receipt
     share = parts.part_of(cost.total, allowance_at(grants, entry.at))
-    counted = "failed, nothing charged" if not cost.total else f"{cost.counted}, stopped" if entry.outcome == "stopped" else cost.counted
+    counted = cost.counted if cost.total else f"{entry.outcome}, nothing charged"
+    if cost.total and entry.outcome == "stopped":
+        counted += ", stopped"
     return (
         f"<tr><td>{escape(parts.short_moment(entry.at, account))}</td><td><b>{cost.total:,d}</b></td><td>{cost.tokens_in:,d}</td>"
         f"<td>{cost.tokens_resent:,d}</td><td>{cost.tokens_out:,d}</td><td>{escape(share)}</td><td>{escape(counted)}</td><td>{escape(entry.model)}</td></tr>"

@@ -150,6 +150,7 @@ def draw(account: Account) -> None:
     _take_outbox()
     _arrive(account)
     opened, missing = _open(account)
+    _tell_of_a_late_yes(opened)
     line = _in_line(account, whole=True)
     may_send = may_send and opted_in and not missing
     meter = accounts.meter(account, house().answering.sizes())
@@ -245,7 +246,7 @@ def _arrive(account: Account) -> None:
     if st.session_state.get("at_chat", "nowhere") == at and gate.came_from() == "chat":
         return
     st.session_state["at_chat"] = at
-    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing", "picked"):
+    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing", "picked", "yes_waits"):
         st.session_state.pop(key, None)
     draft = (house().history.draft(account, at) if at else None) or ""
     live = house().answering.live(account, at) if at and draft else None
@@ -345,8 +346,8 @@ def _after(done: _Done, here: bool) -> None:
     if isinstance(outcome, Sent | InLine):
         if not here:
             return
-        if done.as_last and isinstance(outcome, Sent) and outcome.kind is not SendKind.LAST and not _was_last():
-            st.session_state["said"] = NOT_THE_LAST
+        if done.as_last:
+            _after_a_yes(outcome)
         for key in ("new_chat_id", "ask_last", "editing", "through"):
             st.session_state.pop(key, None)
         if wanted.do == "edit":  # to words that a version has already: to that version
@@ -360,6 +361,24 @@ def _after(done: _Done, here: bool) -> None:
             return
         _put_back(wanted.chat_id, wanted.text, kept=not isinstance(outcome, ChatProError) or isinstance(outcome, Busy | ModelProblem))
     _tell(outcome, wanted)
+
+
+def _after_a_yes(outcome: Sent | InLine) -> None:
+    """What was sent as the last message may have become an ordinary one: that is said too."""
+    if isinstance(outcome, InLine):
+        st.session_state["yes_waits"] = outcome.answer_id
+    elif outcome.kind is not SendKind.LAST and not _was_last():
+        st.session_state["said"] = NOT_THE_LAST
+
+
+def _tell_of_a_late_yes(opened: Opened | None) -> None:
+    """A yes to the last message that had to wait in the line: what it was is known once it is in the chat."""
+    answer_id = st.session_state.get("yes_waits")
+    if answer_id is None or opened is None or answer_id not in {m.id for m in opened.messages}:
+        return
+    del st.session_state["yes_waits"]
+    if not _was_last():
+        st.session_state["said"] = NOT_THE_LAST
 
 
 def _was_last() -> bool:

@@ -1089,6 +1089,7 @@ class Hands {
     if (data.chat !== this.chat) {
       this.chat = data.chat;
       if (data.chat) toNewest();
+      hold(shrink);
       closePanelOnPhones();
     }
     if (data.news !== undefined) due.set(data.due ?? null, data.now);
@@ -1189,6 +1190,14 @@ class Hands {
 function fill(box, words) {
   Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(box, words);
   box.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+/** Streamlit's composer stays as tall as the draft that another chat left in it. */
+function shrink() {
+  const box = composer();
+  if (!box || box.value || box.offsetHeight < 60) return;
+  fill(box, " ");
+  fill(box, "");
 }
 
 /** A text that was not sent stands in the composer again, above what has been typed since. */

@@ -318,9 +318,17 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     table.first.wait_for()
     assert sum(number(text) for text in table.all_inner_texts()) == second.used == first.used
 
-    # Six seconds before the renewal; then both tabs open by themselves, and the draft goes as the first message of the new month.
-    expect(page.locator(".count")).to_contain_text(re.compile(r"(29|30|31)\s*days"))
+    expect(page.locator(".count")).to_have_text(re.compile(r"(29|30|31)days"))
+    # The countdown goes on by itself, calmly, and is spoken at five minutes and at one.
     ends_at = int(page.locator(".count").get_attribute("data-due")) / 1000
+    server.forward(seconds=ends_at - server.now().timestamp() - 303)
+    page.reload()
+    expect(page.locator(".count")).to_have_text("6minutes", timeout=20_000)
+    expect(page.locator(".count")).to_have_text("5minutes", timeout=8_000)
+    expect(page.get_by_text("You can write again in 5 minutes", exact=True)).to_be_attached()
+    expect(page.locator(".meter .sub [data-due]").first).to_have_text("in 5 minutes")
+
+    # Six seconds before the renewal; then both tabs open by themselves, and the draft goes as the first message of the new month.
     server.forward(seconds=ends_at - server.now().timestamp() - 6)
     for tab in (first, second):
         tab.page.reload()

@@ -183,6 +183,16 @@ def test_the_countdown_is_calm_and_never_says_less_than_it_is(house: House, befo
     assert f"in {said[0]} {said[1]}" in words(test)
 
 
+@pytest.mark.parametrize(("used", "settled", "said"), [(198_000, None, "Your next message is the last one until"), (198_000, 1_900, "allowance is used up")])
+def test_the_account_page_says_what_the_chat_says(house: House, used: int, settled: int | None, said: str) -> None:
+    mara = person(house, "mara")
+    spend(house, mara, used)
+    if settled:
+        take_last(house, mara, settled, settled=True)
+    assert said in words(page("account", "mara")) and said in words(page("chat", "mara"))
+    assert said not in words(page("help", "mara"))
+
+
 def test_at_the_renewal_it_is_over(house: House) -> None:
     """At the very instant, not a moment before."""
     mara = person(house, "mara")
