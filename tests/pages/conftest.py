@@ -120,12 +120,12 @@ def spy_on_text(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     from chatpro.storage.sql import Unit
 
     read: list[str] = []
-    for verb in ("chats", "messages", "title", "draft", "parts", "usage_entries"):
+    for verb in ("chats", "messages", "outline", "title", "draft", "parts", "usage_entries"):
         original = getattr(Unit, verb)
 
-        def noted(self: Unit, *args: object, _verb: str = verb, _original: Callable[..., object] = original) -> object:
+        def noted(self: Unit, *args: object, _verb: str = verb, _original: Callable[..., object] = original, **given: object) -> object:
             read.append(_verb)
-            return _original(self, *args)
+            return _original(self, *args, **given)
 
         monkeypatch.setattr(Unit, verb, noted)
     return lambda: list(read)

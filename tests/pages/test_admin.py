@@ -29,7 +29,7 @@ def many_use(house: House, *days_ago: int, people: int = 12, tokens: tuple[int, 
         for ago in days_ago:
             at = house.now() - timedelta(days=ago)
             for n in range(people):
-                call = Call(f"p{n}", f"a{n}", "c", "q", "r", 1, AnswerState.FINISHED, "gpt-4", "1", f"r{n}", "settled", at, 1, 1, 1, 0, 1, at, at)
+                call = Call(f"p{n}", f"a{n}", "c", "q", "r", 1, AnswerState.FINISHED, "gpt-4", "1", f"r{n}", "settled", at, 1, 1, 1, 0, 1, at, at, 1)
                 unit.add_usage_entry(call, "Freelancer Plus", Charge(*tokens, "measured", 0), 0, 300, 2_000, "finished", at)
 
     house.store.write(work)
