@@ -1,4 +1,4 @@
-"""A browser for each file of this folder; each test has a context of its own, as a person has a computer.
+"""A browser for each file of this folder; tests in which people sign in have a context for each, as a person has a computer.
 
 Not one for the whole run: while Playwright is open its event loop counts as running, and every later test that starts one fails.
 """
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.patience import SECONDS
 
@@ -27,6 +27,14 @@ def browser(chromium: str) -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def computer(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests of a file that ask for no other: what the pages are made of is fetched and compiled once. Each test closes its pages."""
+    with browser.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce") as context:
+        context.set_default_timeout(SECONDS * 1_000)
+        yield context
 
 
 @pytest.fixture

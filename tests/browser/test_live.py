@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.browser import patience
 from tests.browser.live_server import LiveServer
@@ -25,10 +27,9 @@ def server() -> Iterator[LiveServer]:
 class Reader:
     """Somebody at the page, and the requests and complaints of their browser."""
 
-    def __init__(self, browser: Browser, server: LiveServer, **context: Any) -> None:
-        self.server, self.context = server, browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **context})
-        self.context.set_default_timeout(SECONDS * 1_000)
-        self.page: Page = self.context.new_page()
+    def __init__(self, context: BrowserContext, server: LiveServer) -> None:
+        self.server = server
+        self.page: Page = context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.sockets: list[str] = []
@@ -92,12 +93,21 @@ class Reader:
         return [url for url in self.requests if not url.startswith((self.server.url, "data:", "blob:"))]
 
 
-@pytest.fixture
-def reader(browser: Browser, server: LiveServer) -> Iterator[Reader]:
+@contextmanager
+def reading(browser: Browser, server: LiveServer, **unusual: Any) -> Iterator[Reader]:
+    """On a computer of its own, with something unusual about it."""
     server.tell(reset=True)
-    reader = Reader(browser, server)
+    with browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **unusual}) as context:
+        context.set_default_timeout(SECONDS * 1_000)
+        yield Reader(context, server)
+
+
+@pytest.fixture
+def reader(computer: BrowserContext, server: LiveServer) -> Iterator[Reader]:
+    server.tell(reset=True)
+    reader = Reader(computer, server)
     yield reader
-    reader.context.close()
+    reader.page.close()
     assert not reader.foreign(), "a request left for somewhere else"
 
 
@@ -365,40 +375,38 @@ PLACES = """root => { const top = root.getBoundingClientRect().top, out = [], wa
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (320, "dark")])
 def test_the_finished_answer_stands_where_the_growing_one_stood(browser: Browser, server: LiveServer, width: int, scheme: str) -> None:
-    server.tell(reset=True)
-    reader = Reader(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    reader.ask()
-    reader.say(*re.findall(r"(?s).{1,9}", SAMPLE))
-    expect(reader.answer).to_contain_text("The end of it.")
-    growing = {words: (left, top) for words, left, top in reader.answer.evaluate(PLACES)}
-    reader.say(done=True)
-    reader.page.wait_for_selector("[data-testid=stCode] code")
+    with reading(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme) as reader:
+        reader.ask()
+        reader.say(*re.findall(r"(?s).{1,9}", SAMPLE))
+        expect(reader.answer).to_contain_text("The end of it.")
+        growing = {words: (left, top) for words, left, top in reader.answer.evaluate(PLACES)}
+        reader.say(done=True)
+        reader.page.wait_for_selector("[data-testid=stCode] code")
 
-    def nothing_moved() -> None:
-        finished = reader.finished.evaluate(PLACES)
-        shared = [(words, growing[words], (left, top)) for words, left, top in finished if words in growing]
-        assert len(shared) >= 12
-        for words, before, after in shared:
-            assert abs(before[1] - after[1]) <= 2 and abs(before[0] - after[0]) <= 6, words
+        def nothing_moved() -> None:
+            finished = reader.finished.evaluate(PLACES)
+            shared = [(words, growing[words], (left, top)) for words, left, top in finished if words in growing]
+            assert len(shared) >= 12
+            for words, before, after in shared:
+                assert abs(before[1] - after[1]) <= 2 and abs(before[0] - after[0]) <= 6, words
 
-    reader.settled(nothing_moved)
-    expect(reader.finished.locator("blockquote")).to_have_css("opacity", "1")  # our stylesheet lost to Streamlit's once
-    reader.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
-    reader.context.close()
+        reader.settled(nothing_moved)
+        expect(reader.finished.locator("blockquote")).to_have_css("opacity", "1")  # our stylesheet lost to Streamlit's once
+        reader.page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_wide_table_scrolls_in_itself_on_a_phone_growing_and_finished(browser: Browser, server: LiveServer) -> None:
-    server.tell(reset=True)
-    reader = Reader(browser, server, viewport={"width": 320, "height": 700})
-    reader.ask()
-    reader.say("| " + " | ".join(f"Heading{n}" for n in range(9)) + " |\n|" + "---|" * 9 + "\n| " + " | ".join("unbreakable" for _ in range(9)) + " |\n\nAfter")
-    expect(reader.answer).to_contain_text("After")
-    fits = "e => e.scrollWidth > e.clientWidth && e.getBoundingClientRect().right <= innerWidth - 8"
-    reader.until(lambda: reader.answer.locator("table").evaluate(fits))
-    reader.say(done=True)
-    expect(reader.finished).to_contain_text("After")
-    reader.until(lambda: reader.finished.locator("table").evaluate(fits))
-    reader.context.close()
+    with reading(browser, server, viewport={"width": 320, "height": 700}) as reader:
+        reader.ask()
+        reader.say(
+            "| " + " | ".join(f"Heading{n}" for n in range(9)) + " |\n|" + "---|" * 9 + "\n| " + " | ".join("unbreakable" for _ in range(9)) + " |\n\nAfter"
+        )
+        expect(reader.answer).to_contain_text("After")
+        fits = "e => e.scrollWidth > e.clientWidth && e.getBoundingClientRect().right <= innerWidth - 8"
+        reader.until(lambda: reader.answer.locator("table").evaluate(fits))
+        reader.say(done=True)
+        expect(reader.finished).to_contain_text("After")
+        reader.until(lambda: reader.finished.locator("table").evaluate(fits))
 
 
 def test_whoever_scrolled_up_stays_and_whoever_reads_the_end_follows(reader: Reader) -> None:
@@ -522,17 +530,16 @@ def test_a_channel_the_server_forgot_is_renewed_without_a_storm(reader: Reader) 
 def test_a_restart_of_the_server_in_the_middle_of_an_answer(browser: Browser) -> None:
     server = LiveServer()
     try:
-        reader = Reader(browser, server)
-        reader.ask()
-        reader.say("one two ")
-        expect(reader.answer).to_contain_text("two")
-        server.restart(HARNESS_ANSWER="one two three")
-        expect(reader.answer).to_have_text("one two three")
-        runs = server.tell()["runs"]
-        assert runs["full"] + runs["fragment"] <= 8, "no storm of reruns"
-        server.tell(id="a1", say=" four", done=True)
-        expect(reader.finished).to_have_text("one two three four")
-        reader.context.close()
+        with reading(browser, server) as reader:
+            reader.ask()
+            reader.say("one two ")
+            expect(reader.answer).to_contain_text("two")
+            server.restart(HARNESS_ANSWER="one two three")
+            expect(reader.answer).to_have_text("one two three")
+            runs = server.tell()["runs"]
+            assert runs["full"] + runs["fragment"] <= 8, "no storm of reruns"
+            server.tell(id="a1", say=" four", done=True)
+            expect(reader.finished).to_have_text("one two three four")
     finally:
         server.stop()
 
@@ -542,13 +549,15 @@ def test_a_restart_of_the_server_in_the_middle_of_an_answer(browser: Browser) ->
 
 def test_the_cursor_stands_still_for_those_who_asked_for_it(browser: Browser, server: LiveServer) -> None:
     for motion, name in (("reduce", "none"), ("no-preference", "blink")):
-        server.tell(reset=True)
-        reader = Reader(browser, server, reduced_motion=motion)
-        reader.ask()
-        reader.say("words")
-        expect(reader.answer).to_have_text("words")
-        assert reader.page.locator(".answer .cursor").evaluate("e => getComputedStyle(e, '::after').animationName") == name
-        reader.context.close()
+        with reading(browser, server, reduced_motion=motion) as reader:
+            reader.ask()
+            reader.say("words")
+            expect(reader.answer).to_have_text("words")
+            reader.until(partial(moves, reader, name))
+
+
+def moves(reader: Reader, name: str) -> bool:
+    return bool(reader.page.locator(".answer .cursor").evaluate("e => getComputedStyle(e, '::after').animationName") == name)
 
 
 def test_the_components_program_is_not_sent_again_with_each_run(reader: Reader) -> None:

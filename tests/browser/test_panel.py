@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from chatpro.web import panel
 from tests.browser.live_server import LiveServer
@@ -25,15 +26,25 @@ def server() -> Iterator[LiveServer]:
 class Person:
     """Somebody at the panel, and the requests and complaints of their browser."""
 
-    def __init__(self, browser: Browser, server: LiveServer, **context: Any) -> None:
-        self.server, self.context = server, browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **context})
-        self.context.set_default_timeout(SECONDS * 1_000)
-        self.page: Page = self.context.new_page()
+    def __init__(self, context: BrowserContext, server: LiveServer) -> None:
+        self.server, self.context = server, context
+        self.page: Page = context.new_page()
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        self.context.on("request", lambda request: self.requests.append(request.url))
+        context.on("request", self._requested)
         self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _requested(self, request: Any) -> None:
+        self.requests.append(request.url)
+
+    def leave(self) -> None:
+        """Close all of this person's pages."""
+        self.context.remove_listener("request", self._requested)
+        for page in self.context.pages:
+            page.close()
+        assert not self.foreign(), "a request left for somewhere else"
+        assert not self.complaints
 
     def open(self, chat: str = "", rows: int | None = None) -> None:
         self.page.goto(self.server.url + (f"/?chat={chat}" if chat else ""))
@@ -84,13 +95,31 @@ class Person:
 
 
 @pytest.fixture
-def person(browser: Browser, server: LiveServer) -> Iterator[Person]:
+def person(computer: BrowserContext, server: LiveServer) -> Iterator[Person]:
     server.tell(reset=True)
-    person = Person(browser, server)
+    person = Person(computer, server)
     yield person
-    person.context.close()
-    assert not person.foreign(), "a request left for somewhere else"
-    assert not person.complaints
+    person.leave()
+
+
+@contextmanager
+def elsewhere(browser: Browser, server: LiveServer, **unusual: Any) -> Iterator[Person]:
+    """Somebody at a computer of their own, with something unusual about it."""
+    with browser.new_context(**{"viewport": {"width": 1280, "height": 860}, "reduced_motion": "reduce", **unusual}) as context:
+        context.set_default_timeout(SECONDS * 1_000)
+        person = Person(context, server)
+        yield person
+        person.leave()
+
+
+@pytest.fixture
+def phone(browser: Browser, server: LiveServer) -> Iterator[Person]:
+    server.tell(reset=True)
+    with elsewhere(browser, server, viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True) as person:
+        person.open("bake")
+        person.page.get_by_test_id("stExpandSidebarButton").tap()
+        expect(person.link("Late invoice")).to_be_in_viewport(ratio=1)
+        yield person
 
 
 TITLES = ("Proposal for Bakehouse website relaunch", "Late invoice", "Scope creep", "Case study outline", "Clean the survey export", "Day rate or fixed price?")
@@ -450,10 +479,9 @@ def test_the_dot_stands_still_for_those_who_asked_for_it(browser: Browser, serve
     server.tell(reset=True)
     server.tell(set=["scope", {"running": True}])
     for motion, name in (("reduce", "none"), ("no-preference", "pulse")):
-        person = Person(browser, server, reduced_motion=motion)
-        person.open("bake")
-        expect(person.row("Scope creep").locator("i")).to_have_css("animation-name", name)
-        person.context.close()
+        with elsewhere(browser, server, reduced_motion=motion) as person:
+            person.open("bake")
+            expect(person.row("Scope creep").locator("i")).to_have_css("animation-name", name)
 
 
 # --- The menu ---------------------------------------------------------------------------------------------------------
@@ -610,18 +638,6 @@ def test_a_long_title_ends_in_dots_and_can_be_read_whole(person: Person) -> None
     settled(person.page, fits)
 
 
-@pytest.fixture
-def phone(browser: Browser, server: LiveServer) -> Iterator[Person]:
-    server.tell(reset=True)
-    person = Person(browser, server, viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
-    person.open("bake")
-    person.page.get_by_test_id("stExpandSidebarButton").tap()
-    expect(person.link("Late invoice")).to_be_in_viewport(ratio=1)
-    yield person
-    person.context.close()
-    assert not person.foreign() and not person.complaints
-
-
 def test_on_a_phone_everything_is_as_large_as_a_finger_and_the_menu_is_on_the_screen(phone: Person) -> None:
     for target in (phone.link("Late invoice"), phone.row("Late invoice").locator(".more")):
         expect(target).to_be_in_viewport()
@@ -705,24 +721,26 @@ def test_a_list_that_streamlit_makes_anew_goes_on_with_the_renaming(person: Pers
     assert state == ["Half a t", 5, 6, ["one", "Half a t"], ["rename two"]]
 
 
-def test_what_no_run_answers_is_told_twice_more_and_then_taken_back(person: Person) -> None:
-    person.page.clock.install()
-    person.open("bake")
-    bare(
-        person,
-        """show("one", "two", "three"); const links = root.querySelectorAll("a"); links[1].click(); key(links[0], "Delete");
-        window.look = () => [titles(), told.map(acts => acts.join(", ")), root.querySelectorAll("[aria-current]").length]""",
-    )
-    told = ["open two", "open two, delete one"]
-    assert person.page.evaluate("look()") == [["two", "three"], told, 1]
-    person.page.clock.run_for(6_100)
-    told.append("delete one")
-    assert person.page.evaluate("look()") == [["two", "three"], told, 0], "a chat is not opened late"
-    person.page.clock.run_for(12_100)
-    told.append("delete one")
-    assert person.page.evaluate("look()") == [["two", "three"], told, 0]
-    person.page.clock.run_for(60_000)
-    assert person.page.evaluate("look()") == [["one", "two", "three"], told, 0]
+def test_what_no_run_answers_is_told_twice_more_and_then_taken_back(browser: Browser, server: LiveServer) -> None:
+    server.tell(reset=True)
+    with elsewhere(browser, server) as person:
+        person.page.clock.install()
+        person.open("bake")
+        bare(
+            person,
+            """show("one", "two", "three"); const links = root.querySelectorAll("a"); links[1].click(); key(links[0], "Delete");
+            window.look = () => [titles(), told.map(acts => acts.join(", ")), root.querySelectorAll("[aria-current]").length]""",
+        )
+        told = ["open two", "open two, delete one"]
+        assert person.page.evaluate("look()") == [["two", "three"], told, 1]
+        person.page.clock.run_for(6_100)
+        told.append("delete one")
+        assert person.page.evaluate("look()") == [["two", "three"], told, 0], "a chat is not opened late"
+        person.page.clock.run_for(12_100)
+        told.append("delete one")
+        assert person.page.evaluate("look()") == [["two", "three"], told, 0]
+        person.page.clock.run_for(60_000)
+        assert person.page.evaluate("look()") == [["one", "two", "three"], told, 0]
 
 
 def test_the_program_is_served_for_ever_under_its_version_and_no_other(server: LiveServer) -> None:
