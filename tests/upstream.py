@@ -8,8 +8,9 @@
 `queue` takes replies for chat completions, played in order; then `otherwise` (an ordinary answer) is played for ever.
 `models` is what GET /models offers (a list of ids or of dicts), or a Reply. `running` counts the replies being played,
 `broken_off` those that the client ended. A Reply is status, headers and steps: bytes are sent, a number is a pause in seconds,
-a threading.Event says nothing until the test sets it, HANG until the client leaves, CUT drops the connection. Written on bare
-sockets, since a web framework would not send half a gzip stream or drop a connection in the middle of a chunk.
+a threading.Event says nothing until the test sets it, HANG until the client leaves, CUT drops the connection, a function is
+called. Written on bare sockets, since a web framework would not send half a gzip stream or drop a connection in the middle
+of a chunk.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 HANG = "hang"
 CUT = "cut"
-Step = bytes | float | str | threading.Event
+Step = bytes | float | str | threading.Event | Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,9 @@ class Upstream:
                 if step == CUT:
                     await writer.drain()
                     return False
-                if isinstance(step, bytes):
+                if callable(step):
+                    step()
+                elif isinstance(step, bytes):
                     if not step:
                         continue  # an empty chunk would be the end
                     writer.write(b"%x\r\n%b\r\n" % (len(step), step))
