@@ -3,6 +3,9 @@
 
 PY := .venv/bin/python
 SETUP := sh scripts/python.sh scripts/setup.py
+# Two processes, each with whole files, since the tests of a file share servers; in the order of the folders, which begins with the
+# longest files. ARGS="-n 0" runs all in one, as a debugger wants it.
+TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -15,7 +18,7 @@ run: setup-run  ## start Chat Pro on this machine (the first time: fetch what it
 	@$(PY) -m chatpro run
 
 test: setup-test  ## run every test, also in Chromium where there is one; make test ARGS="-k word" runs some
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(TWO_AT_ONCE) $(ARGS)
 
 check: setup-test  ## style, types, import rules, known vulnerabilities, secrets in the history
 	@sh scripts/check.sh

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-LARGE = os.environ.get("CHATPRO_TRIALS", "") not in ("", "0")
+LARGE = os.environ.get("LARGE_TRIALS") == "1" or os.environ.get("CHATPRO_TRIALS", "") not in ("", "0")
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 NO_CHROMIUM = "no Chromium on this machine"
 
@@ -33,6 +33,8 @@ def trials(few: int, many: int) -> int:
 
 
 def pytest_configure() -> None:
+    if LARGE:
+        os.environ["LARGE_TRIALS"] = "1"  # for the processes that pytest-xdist starts later, when the setting is gone
     # Before anything is imported or started by a session fixture, not only before each test.
     for name in _settings_of_the_machine():
         del os.environ[name]
