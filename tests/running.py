@@ -37,16 +37,20 @@ def started(house: House) -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(bootstrap.start(house), loop).result(20)
+        asyncio.run_coroutine_threadsafe(bootstrap.start(house), loop).result(PATIENCE)
         yield loop
     finally:
-        asyncio.run_coroutine_threadsafe(bootstrap.stop(house), loop).result(20)
+        asyncio.run_coroutine_threadsafe(bootstrap.stop(house), loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(PATIENCE)
         loop.close()
 
 
-def until(true: Callable[[], Any], seconds: float = 5.0) -> Any:
+PATIENCE = 30.0
+"""Seconds until a wait is given up. Only a failing test takes them, so they may be many: a busy machine pauses for long."""
+
+
+def until(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -69,7 +73,7 @@ def answer(house: House, account: Account, sent: Sent) -> Message:
     return next(m for m in opened.messages if m.id == sent.answer_id)
 
 
-def ended(house: House, account: Account, sent: Sent, seconds: float = 5.0) -> Message:
+def ended(house: House, account: Account, sent: Sent, seconds: float = PATIENCE) -> Message:
     """Wait for the answer's end, and return it."""
     until(lambda: house.answering.watch(account.id, sent.answer_id) is None, seconds)
     message = answer(house, account, sent)

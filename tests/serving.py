@@ -51,13 +51,18 @@ class Server:
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 60) -> None:
-        """Start (again, on the same folder and port) and wait until it is ready."""
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         command = ["-m", "chatpro", "run"]
         if self._app is not None:
             command = ["-m", "streamlit", "run", str(self._app), "--server.address=127.0.0.1", f"--server.port={self.port}", "--server.headless=true"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self._env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def start(self, seconds: float = 60) -> None:
+        """Start (again, on the same folder and port) and wait until it is ready."""
+        self.launch()
+        assert self.process is not None
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.get("/readyz")[0] == 200:

@@ -245,9 +245,9 @@ def test_another_allowance_still_adds_up(empty: DuckStore, allowance: int) -> No
 
 
 def test_ten_thousand_load_test_accounts_are_a_matter_of_seconds(empty: DuckStore) -> None:
-    """One row at a time it took a minute. The bound is wide: the machine is shared."""
-    began = time.monotonic()
+    """One row at a time it took a minute. Seconds of work, not of the clock: the machine is shared."""
+    began = time.process_time()
     sample.fill(empty, Settings(sample_accounts=10_000), NOW)
 
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert empty.read(lambda rows: rows.account_by_subject("sample", "bench-10000")) is not None

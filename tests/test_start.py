@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.running import until
 from tests.serving import ROOT, Server, free_port, refused
 from tests.upstream import Upstream
 
@@ -109,27 +111,35 @@ def test_a_second_server_on_the_same_store_is_refused_with_the_firsts_process_id
         assert code == 2 and first.get("/readyz")[0] == 200
 
 
-def test_a_second_start_is_ready_within_three_seconds(tmp_path: Path) -> None:
-    """Store open, migrations done, model known. (A bound for a shared machine with two cores, four times what it takes.)"""
+def test_a_second_start_is_little_work(tmp_path: Path) -> None:
+    """Store open, migrations done, model known, and an orderly end: three times what it takes, in seconds of work.
+
+    By the clock a busy machine takes as long as it likes; bench/start.py has what people wait.
+    """
     with Upstream() as upstream, Server(tmp_path, upstream.address) as server:
         assert server.ready() == {"ready": True, "store": True, "model": True}
         assert server.terminate() == 0
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         server.start()
-        assert time.monotonic() - began < 12
+        assert server.terminate() == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 6
 
 
 @pytest.mark.fault(119)
 def test_without_a_model_it_lives_but_is_not_ready(tmp_path: Path) -> None:
     """And says neither a version nor a path."""
     server = Server(tmp_path, "http://127.0.0.1:9/v1")
-    with pytest.raises(AssertionError, match="not ready"):
-        server.start(seconds=6)
-    status, _, body = server.get("/readyz")
-    assert (status, server.get("/livez")[0]) == (503, 200)
-    assert server.ready() == {"ready": False, "store": True, "model": False}
-    assert b"/" not in body
-    server.kill9()
+    try:
+        server.launch()
+        until(lambda: server.get("/livez")[0] == 200)
+        until(lambda: server.ready() == {"ready": False, "store": True, "model": False})
+        time.sleep(1)  # it does not become ready later either
+        status, _, body = server.get("/readyz")
+        assert (status, server.ready()["model"]) == (503, False)
+        assert b"/" not in body
+    finally:
+        server.kill9()
 
 
 @pytest.mark.fault(118)
@@ -140,7 +150,7 @@ def test_sigterm_twice_ends_it_in_order_and_the_next_start_finds_nothing_to_mend
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
         server.process.send_signal(signal.SIGTERM)
-        code = server.process.wait(20)
+        code = server.process.wait(60)
         server.start()
 
         assert code == 0

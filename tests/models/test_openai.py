@@ -50,7 +50,7 @@ def with_source(upstream: Upstream, do: Callable[[OpenAISource], Awaitable[T]], 
     return asyncio.run(run())
 
 
-async def until(true: Callable[[], bool], seconds: float = 2.0) -> None:
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for something that another thread does; the assertion after it says what it was."""
     for _ in range(int(seconds / 0.01)):
         if true():
@@ -408,10 +408,18 @@ def test_breaking_off_ends_the_call_upstream(reply: Reply) -> None:
 
     async def one(found: OpenAISource) -> None:
         assert found.model is not None
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                async for _ in found.model.stream(PROMPT):
-                    pass
+        model = found.model
+
+        async def read() -> None:
+            async for _ in model.stream(PROMPT):
+                pass
+
+        reading = asyncio.create_task(read())
+        await until(lambda: bool(upstream.running))
+        await asyncio.sleep(0.2)  # a few words
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
         await until(lambda: not upstream.running)
 
     with Upstream() as upstream:
@@ -559,7 +567,7 @@ def test_an_operator_reads_why_no_model_is_known(listing: Reply, says: str) -> N
 
         assert trouble is not None and says in trouble and "sk-test" not in trouble
         assert with_source(upstream, _name, connect_seconds=0.5) is None
-    assert took < 3
+    assert took < 30  # what hangs would hang for an hour
 
 
 def test_odd_entries_of_a_list_are_passed_over() -> None:

@@ -42,7 +42,7 @@ LOSE_THE_PROCESS = f"""
 
 def until(true: Callable[[], object]) -> None:
     """Wait for something another thread is about to do."""
-    for _ in range(500):
+    for _ in range(3_000):
         if true():
             return
         time.sleep(0.01)

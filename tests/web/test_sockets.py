@@ -81,7 +81,7 @@ class Server:
     def on_loop(self, act: Any) -> None:
         done = threading.Event()
         self.loop.call_soon_threadsafe(lambda: (act(), done.set()))
-        assert done.wait(5)
+        assert done.wait(30)
 
     def answer(self, answer_id: str = "a1", account: str = "mara", text: str = "") -> ScriptedAnswer:
         self.answers[answer_id] = answer = ScriptedAnswer(answer_id, account, self)
@@ -91,21 +91,21 @@ class Server:
 
     def page(self, channel: str, *, origin: str | None = "", headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
         origin = f"http://{self.host}" if origin == "" else origin
-        return connect(f"ws://{self.host}/ws/page/{channel}", origin=origin, additional_headers=headers, open_timeout=5, compression=None, **options)  # type: ignore[arg-type]
+        return connect(f"ws://{self.host}/ws/page/{channel}", origin=origin, additional_headers=headers, open_timeout=30, compression=None, **options)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True
-        self._thread.join(5)
+        self._thread.join(30)
 
 
-def wait_until(true: Any, seconds: float = 5.0) -> None:
+def wait_until(true: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
 
 
-def read(page: ClientConnection, timeout: float = 5.0) -> dict[str, Any]:
+def read(page: ClientConnection, timeout: float = 30.0) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(page.recv(timeout=timeout))
     return said
 
@@ -114,7 +114,7 @@ def say(page: ClientConnection, **words: Any) -> None:
     page.send(json.dumps(words))
 
 
-def closed_with(page: ClientConnection, seconds: float = 5.0) -> int:
+def closed_with(page: ClientConnection, seconds: float = 30.0) -> int:
     with pytest.raises(ConnectionClosed) as closed:
         while True:
             page.recv(timeout=seconds)
@@ -291,7 +291,7 @@ def test_a_slow_reader_gets_few_large_messages_and_nothing_piles_up(server: Serv
             answer.say(words)
         size, messages = 0, 0
         while size < 300 * len(words):
-            said = read(page, 20)
+            said = read(page)
             assert said["at"] == size
             size, messages = size + len(said["add"]), messages + 1
             time.sleep(0.01)
@@ -377,7 +377,9 @@ def test_stop_is_passed_on_with_the_account(server: Server) -> None:
         wait_until(lambda: server.stopped == [("mara", "a1")])
 
 
-def test_closing_an_account_closes_its_sockets_within_a_second_and_no_other(server: Server) -> None:
+def test_closing_an_account_closes_its_sockets_at_once_and_no_other(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for the next asking, which never comes here."""
+    monkeypatch.setattr(room, "ASK_SECONDS", 3_600)
     answer = server.answer()
     mine, other = server.sockets.open_channel("mara", 1), server.sockets.open_channel("ines", 1)
     server.sockets.watch(mine, "a1")
@@ -385,11 +387,9 @@ def test_closing_an_account_closes_its_sockets_within_a_second_and_no_other(serv
         say(page, id="a1", at=0)
         answer.say("x")
         read(page)
-        began = time.monotonic()
         server.sockets.close_account("mara")
         answer.say("not for this page any more")
         assert closed_with(page) == FORBIDDEN
-        assert time.monotonic() - began < 1
         with pytest.raises(TimeoutError):
             other_page.recv(timeout=0.1)
     with server.page(mine) as again:
