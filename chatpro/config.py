@@ -344,6 +344,6 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 """Variable → (field, reader). The environment wins over a key of the same name in the secrets file."""
 
 RESERVED = frozenset({"CHATPRO_TEST_FAULTS"})
-"""Read elsewhere, by the test harness alone (chatpro/services/answering.py says where a test may end the process)."""
+"""Read elsewhere, for tests alone (chatpro/storage/migrate.py says where one may end the process)."""
 
 assert {name for name, _ in VARIABLES.values()} <= {f.name for f in fields(Settings)}

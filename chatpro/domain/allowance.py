@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 WARNING_PERCENTS = (75, 95)
 DRAFT_AT_LEAST = 100
@@ -38,9 +38,17 @@ class Cycle:
     ends_at: datetime
 
 
+def zone_named(name: str) -> tzinfo:
+    """The zone of this name, or UTC for one that the world has given up since: hours too early or late are better than nobody let in."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return UTC
+
+
 def cycle_at(anchor: Anchor, now: datetime) -> Cycle:
     """The cycle that holds `now`. A clock set back to before the anchor stays in the first cycle: there is none before."""
-    zone = ZoneInfo(anchor.zone)
+    zone = zone_named(anchor.zone)
     local = now.astimezone(zone)
     number = max(0, (local.year - anchor.day.year) * 12 + local.month - anchor.day.month)
     while number > 0 and _starts_at(anchor, zone, number) > now:
@@ -50,7 +58,20 @@ def cycle_at(anchor: Anchor, now: datetime) -> Cycle:
     return Cycle(number, _starts_at(anchor, zone, number), _starts_at(anchor, zone, number + 1))
 
 
-def _starts_at(anchor: Anchor, zone: ZoneInfo, number: int) -> datetime:
+def cycle_since(anchor: Anchor, newest: tuple[datetime, datetime] | None, now: datetime) -> Cycle:
+    """The cycle that holds `now`, never one before `newest`: start and end of the newest that was used.
+
+    A cycle that was used keeps the start under which it was: the rules of its zone may be others by now, and its usage must not be lost with
+    them. It is known again by its middle, which no change of rules moves into another month. Its end is by the rules of today.
+    """
+    found = cycle_at(anchor, now)
+    if newest is None:
+        return found
+    used = cycle_at(anchor, newest[0] + (newest[1] - newest[0]) / 2)
+    return found if found.number > used.number else Cycle(used.number, newest[0], used.ends_at)
+
+
+def _starts_at(anchor: Anchor, zone: tzinfo, number: int) -> datetime:
     return first_instant(months_later(anchor.day, number), zone)
 
 
@@ -61,7 +82,7 @@ def months_later(day: date, months: int) -> date:
     return date(year, month + 1, min(day.day, last))
 
 
-def first_instant(day: date, zone: ZoneInfo) -> datetime:
+def first_instant(day: date, zone: tzinfo) -> datetime:
     """The first UTC instant at which clocks in the zone show this day, or a later one where the zone skipped it."""
     midnight = datetime.combine(day, time())
     instant = midnight.replace(tzinfo=zone, fold=0).astimezone(UTC)

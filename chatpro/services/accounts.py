@@ -21,7 +21,7 @@ from chatpro.domain.allowance import (
     OwnLimit,
     Sizes,
     Standing,
-    cycle_at,
+    cycle_since,
     is_closed,
     messages_left,
     messages_left_range,
@@ -413,8 +413,7 @@ def current_cycle(rows: Unit, account_id: str, anchor: Anchor | None, now: datet
     """The account's cycle now; never one before the newest that was used, whatever the clock says. None before the first message."""
     if anchor is None:
         return None
-    latest = rows.latest_cycle_starts_at(account_id)
-    return cycle_at(anchor, max(now, latest) if latest else now)
+    return cycle_since(anchor, rows.newest_cycle(account_id), now)
 
 
 def _need(actor: Account, role: Role) -> None:

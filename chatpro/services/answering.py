@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
@@ -50,6 +49,7 @@ from chatpro.domain.allowance import (
     own_limit_in,
     remembered,
     warnings_due,
+    zone_named,
 )
 from chatpro.domain.chats import AnswerState, Message, clean_text, conversation, is_blank, path_to, readable_since, request_id, title_from
 from chatpro.domain.line import Line
@@ -57,6 +57,7 @@ from chatpro.errors import Busy, ChatProError, ModelProblem, NotAllowed, NotFoun
 from chatpro.models import ChatModel, Ended, ModelCard, ModelSource, Piece, Prompt, Spent, Turn
 from chatpro.services.accounts import current_cycle
 from chatpro.storage import Person, Store, Unit
+from chatpro.storage.migrate import fault_point
 from chatpro.storage.sql import Call
 
 log = logging.getLogger("chatpro.answering")
@@ -699,7 +700,7 @@ class Answering:
         """Decide by what is left (D4), then by the own limit, and set the tokens aside. `tried`: this request was sent before and came to nothing."""
         now, account_id, entitlement = self._now(), live.account_id, grant.entitlement
         assert entitlement is not None and person.account is not None
-        anchor = person.anchor or Anchor(now.astimezone(ZoneInfo(person.account.zone)).date(), person.account.zone)
+        anchor = person.anchor or Anchor(now.astimezone(zone_named(person.account.zone)).date(), person.account.zone)
         cycle = current_cycle(unit, account_id, anchor, now)
         assert cycle is not None
         standing = unit.standing(account_id, cycle.starts_at, entitlement.allowance)
@@ -751,6 +752,7 @@ class Answering:
 
     def _hand_over(self, accepted: _HandOver, live: LiveAnswer, model: ChatModel, offer: _Offer) -> None:
         """Give the call to the server's loop. If that is gone, the call is settled here as interrupted rather than left pending."""
+        fault_point("answering.reserved")
         decision = accepted.decision
         history = tuple(reversed(offer.turns[: decision.history_kept]))
         prompt = Prompt((Turn("system", self._instructions), *history, Turn("user", offer.text)), decision.answer_limit)
@@ -820,6 +822,7 @@ class Answering:
 
     def _ended(self, live: LiveAnswer, task: asyncio.Task[AnswerState]) -> None:
         """However the call ended: name it and settle it. This runs for every task, also one that was cancelled before its first step."""
+        fault_point("answering.ended")
         problem: Problem | None = None
         if task.cancelled():
             state = live.ending or AnswerState.INTERRUPTED
@@ -851,6 +854,7 @@ class Answering:
                 log.error("an answer could not be settled yet: %s", type(error).__name__)
                 await asyncio.sleep(wait)
                 wait = min(15.0, wait * 2)
+        fault_point("answering.settled")
         self._tell(live, "unread" if unread else "idle")
         self._tell_allowance(live)
         self._forget(live)

@@ -71,7 +71,8 @@ def fault_point(name: str) -> None:
     """Where a test may end the process, as power loss would. Honoured only when CHATPRO_TEST_FAULTS lists the point's name, parted by commas.
 
     Points of the store: `store.create`, `store.migrate:0001:7` (before the seventh statement of the first file; the record of the
-    file and the commit are statements too), `store.witness`.
+    file and the commit are statements too), `store.witness`. Of answers: `answering.reserved` (the call is not made yet), `answering.ended` (not
+    settled yet), `answering.settled` (nobody was told yet).
     """
     if name in os.environ.get("CHATPRO_TEST_FAULTS", "").split(","):
         os.kill(os.getpid(), signal.SIGKILL)

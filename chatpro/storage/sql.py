@@ -542,10 +542,14 @@ class Unit:
         self._changes(account_id, PERSON)
         self._write("INSERT INTO anchors VALUES (?, ?, ?, ?)", account_id, anchor.day, anchor.zone, at)
 
+    def newest_cycle(self, account_id: str) -> tuple[datetime, datetime] | None:
+        """Start and end of the newest cycle anything was reserved in: a clock set back does not reopen an older one."""
+        sql = "SELECT starts_at, ends_at FROM cycles WHERE account_id = ?"
+        return self._recall(account_id, (LATEST_CYCLE,), lambda: max(((_out(r[0]), _out(r[1])) for r in self._all(sql, account_id)), default=None))
+
     def latest_cycle_starts_at(self, account_id: str) -> datetime | None:
-        """The start of the newest cycle anything was reserved in: a clock set back does not reopen an older one."""
-        sql = "SELECT max(starts_at) FROM cycles WHERE account_id = ?"
-        return self._recall(account_id, (LATEST_CYCLE,), lambda: _maybe(self._all(sql, account_id)[0][0]))
+        newest = self.newest_cycle(account_id)
+        return newest[0] if newest else None
 
     def _counter(self, account_id: str, starts_at: datetime) -> tuple[int, int, int] | None:
         """(used, reserved, the largest allowance that was in force) of one cycle; None while nothing was reserved in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import assume, given
@@ -22,6 +22,7 @@ from chatpro.domain.allowance import (
     beyond_own_limit,
     charge,
     cycle_at,
+    cycle_since,
     decide,
     first_instant,
     is_closed,
@@ -83,6 +84,75 @@ def test_a_day_that_a_zone_skipped_begins_with_the_day_after() -> None:
 
     assert first_instant(date(2011, 12, 30), apia) == first_instant(date(2011, 12, 31), apia)
     assert first_instant(date(2022, 3, 27), beirut).astimezone(beirut).hour == 1
+
+
+@pytest.mark.fault(43)
+@pytest.mark.trials
+def test_24_months_tile_in_every_zone_there_is() -> None:
+    """All names of the time zone database, some of which skipped a day, repeat an hour at midnight, or lie half an hour beside the others."""
+    days = [date(2011, 1, 30), *(date(2026, 1, 1) + timedelta(days=d) for d in range(0, trials(0, 366), 15))]
+    for name in sorted(available_timezones()):
+        for day in days:
+            anchor = Anchor(day, name)
+            cycle = cycle_at(anchor, first_instant(day, ZoneInfo(name)))
+            for number in range(24):
+                assert (cycle.number, cycle_at(anchor, cycle.ends_at - timedelta(microseconds=1))) == (number, cycle)
+                assert timedelta(days=27) < cycle.ends_at - cycle.starts_at < timedelta(days=32)
+                assert first_instant(months_later(day, number), ZoneInfo(name)) == cycle.starts_at
+                following = cycle_at(anchor, cycle.ends_at)
+                assert following.starts_at == cycle.ends_at
+                cycle = following
+
+
+@pytest.mark.fault(43)
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Stockholm", date(2026, 3, 29), 23),
+        ("Europe/Stockholm", date(2026, 10, 25), 25),
+        ("Asia/Beirut", date(2022, 3, 27), 23),
+        ("UTC", date(2026, 3, 29), 24),
+    ],
+)
+def test_a_cycle_that_begins_on_a_day_of_23_or_25_hours_begins_with_that_day(zone: str, day: date, hours: int) -> None:
+    """The clocks change on it; it is the first instant of that day, and the day is as long as it is there."""
+    begins, ends = (first_instant(d, ZoneInfo(zone)) for d in (day, day + timedelta(days=1)))
+
+    cycle = cycle_at(Anchor(months_later(day, -2), zone), begins)
+
+    assert cycle.starts_at == begins and ends - begins == timedelta(hours=hours)
+    assert begins.astimezone(ZoneInfo(zone)).date() == day != (begins - timedelta(microseconds=1)).astimezone(ZoneInfo(zone)).date()
+
+
+@pytest.mark.fault(42, 43)
+@given(day=st.dates(date(2020, 1, 1), date(2040, 1, 1)), zones=st.tuples(st.sampled_from(ZONES), st.sampled_from(ZONES)), days=st.integers(-70, 70))
+def test_a_cycle_that_was_used_stays_what_it_was_when_the_rules_of_its_zone_change(day: date, zones: tuple[str, str], days: int) -> None:
+    """As if the zone had other rules since: what was used is found again under its start, at no time is there a second cycle of the same month,
+    and the clock can't lead back before it."""
+    used = cycle_at(Anchor(day, zones[0]), first_instant(day, ZoneInfo(zones[0])) + timedelta(days=400))
+    now = used.starts_at + timedelta(days=14, hours=days * 5)
+
+    cycle = cycle_since(Anchor(day, zones[1]), (used.starts_at, used.ends_at), now)
+
+    assert cycle.number >= used.number and cycle.ends_at > cycle.starts_at
+    if cycle.number == used.number:
+        assert cycle.starts_at == used.starts_at and now < cycle.ends_at
+    else:
+        assert cycle.starts_at <= now < cycle.ends_at
+        before = cycle_since(Anchor(day, zones[1]), (used.starts_at, used.ends_at), cycle.starts_at - timedelta(microseconds=1))
+        assert before.ends_at == cycle.starts_at, "no gap and no overlap with the one before"
+
+
+@pytest.mark.fault(43)
+def test_a_zone_that_the_world_has_given_up_locks_nobody_out() -> None:
+    """Its cycles go on by UTC, and the one that runs stays the one that runs."""
+    gone = Anchor(date(2026, 1, 31), "Mars/Olympus")
+    used = cycle_at(Anchor(date(2026, 1, 31), "Pacific/Kiritimati"), datetime(2026, 3, 10, tzinfo=UTC))
+
+    cycle = cycle_since(gone, (used.starts_at, used.ends_at), datetime(2026, 3, 10, tzinfo=UTC))
+
+    assert (cycle.number, cycle.starts_at) == (used.number, used.starts_at)
+    assert cycle_at(gone, cycle.ends_at).starts_at == cycle.ends_at == datetime(2026, 3, 31, tzinfo=UTC)
 
 
 @pytest.mark.fault(42)

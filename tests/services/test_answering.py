@@ -429,7 +429,7 @@ def test_a_call_cancelled_before_its_first_step_is_settled_all_the_same(tmp_path
 def test_fifty_senders_race_for_room_for_ten(tmp_path: Path) -> None:
     """Exactly ten pass, at no instant is more set aside than there is, and nobody is told that nothing is left."""
     gate = threading.Event()
-    for round_ in range(trials(1, 20)):
+    for round_ in range(trials(2, 20)):
         gate.clear()
         source = ScriptedSource(ScriptedModel(otherwise=("ok", Hold(gate), Ended("stop"))))
         with running(tmp_path / str(round_), source, running_per_account=60) as house:
@@ -446,8 +446,20 @@ def test_fifty_senders_race_for_room_for_ten(tmp_path: Path) -> None:
                 except Busy as error:
                     return error
 
+            most, over = list[int](), threading.Event()
+
+            def look(house=house, mara=mara, most=most, over=over) -> None:  # type: ignore[no-untyped-def]
+                while not over.is_set():
+                    row = house.store.read(lambda rows: rows._all("SELECT used + reserved FROM cycles WHERE account_id = ?", mara.id))
+                    most.append(row[0][0])
+
+            looker = threading.Thread(target=look)
+            looker.start()
             with ThreadPoolExecutor(50) as pool:
                 outcomes = [f.result() for f in [pool.submit(sender) for _ in range(50)]]
+            over.set()
+            looker.join()
+            assert max(most) <= 200_000 - sizes.smallest_send(200_000)
 
             sent, waiting = [o for o in outcomes if isinstance(o, Sent)], [o for o in outcomes if isinstance(o, InLine)]
             assert len(sent) == 10 and all(o.own for o in waiting)

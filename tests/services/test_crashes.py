@@ -30,7 +30,9 @@ from tests.upstream import HANG, Reply, Step, Upstream, answer, said
 VICTIM = Path(__file__).with_name("victim.py")
 WORDS = " ".join(f"word{n}" for n in range(60))
 GAP = 0.02
-STEPS = ("before the call", "when the call is made", "in the middle", "after the last word", "after the settlement")
+STEPS = ("before the call", "when the call is made", "in the middle", "after the last word", "after the settlement", "reserved", "ended", "settled")
+POINTS = {"reserved": "answering.reserved", "ended": "answering.ended", "settled": "answering.settled"}
+"""Steps at which the process ends itself, exactly there; at the others it is killed from outside, about there."""
 FAR_AHEAD = datetime(2100, 1, 1, tzinfo=UTC)
 SLACK = 0.8
 """Seconds beside the saving interval: a busy machine may keep the saver from its turn."""
@@ -39,10 +41,10 @@ SLACK = 0.8
 class Victim:
     """One that has been born; what it tells comes line by line. At the end of the `with` it is dead, whatever happened."""
 
-    def __init__(self, nursery: subprocess.Popen[str], folder: Path, upstream: Upstream) -> None:
+    def __init__(self, nursery: subprocess.Popen[str], folder: Path, upstream: Upstream, point: str = "") -> None:
         assert nursery.stdin is not None
         self._nursery = nursery
-        nursery.stdin.write(f"{folder}\t{upstream.address}\tGo\n")
+        nursery.stdin.write(f"{folder}\t{upstream.address}\tGo\t{point}\n")
         nursery.stdin.flush()
         self._pid = int(self.line())
         self.last = ""
@@ -90,15 +92,21 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kill_at(step: str, nursery: subprocess.Popen[str], folder: Path, upstream: Upstream, chance: random.Random) -> str:
     """Let a victim live until this step. Returns the id of the answer it was giving, or nothing if none was accepted."""
     upstream.queue(Reply([HANG]) if step == "when the call is made" else answer(WORDS, gap=GAP, usage=None))
-    with Victim(nursery, folder, upstream) as victim:
+    with Victim(nursery, folder, upstream, POINTS.get(step, "")) as victim:
         if step == "before the call":
             time.sleep(chance.uniform(0, 0.02))
             victim.kill()
             victim.line()
             return victim.accepted
         victim.line()
+        if step == "reserved":
+            assert victim.last == "gone"
+            return ""
         answer_id = victim.accepted
         assert answer_id
+        if step in POINTS:
+            assert victim.line() == "gone"
+            return answer_id
         until(lambda: upstream.asked)
         whole = len(WORDS.split()) * GAP
         if step == "in the middle":
@@ -146,8 +154,14 @@ def test_killed_at_each_step_of_a_send_nothing_is_pending_and_nothing_is_charged
                 assert (entries[0].receipt.total > 0) == bool(given.text)
                 if step in ("in the middle", "after the last word"):
                     assert given.answer.state in (AnswerState.INTERRUPTED, AnswerState.FINISHED)
-                if step == "after the settlement":
+                if step in ("after the settlement", "settled"):
                     assert given.text == WORDS and given.answer.state is AnswerState.FINISHED
+                if step == "ended":
+                    assert given.answer.state is AnswerState.INTERRUPTED
+            elif step == "reserved":
+                (chat,) = house.history.chats(account)
+                question, given = house.history.open(account, chat.id).messages
+                assert question.text == "Go" and given.answer is not None and given.answer.state is AnswerState.INTERRUPTED and entries[0].receipt.total == 0
             assert house.answering.recover() == 0
         finally:
             asyncio.run(bootstrap.stop(house))

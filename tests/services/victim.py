@@ -1,7 +1,7 @@
 """Processes with a whole house and no pages, made to be killed: each sends one message and tells what happened, line by line.
 
     python tests/services/victim.py
-    FOLDER UPSTREAM_ADDRESS TEXT        (a line of its input, parted by tabs: one victim)
+    FOLDER UPSTREAM_ADDRESS TEXT POINT  (a line of its input, parted by tabs: one victim; POINT is where it ends itself, or nothing)
 
 A victim prints its process id, `ready`, `accepted ANSWER_ID`, and `settled` when the answer has ended; then it waits to be
 killed, and `gone` is printed. They are forks of a process that has imported everything and opened nothing, since a start
@@ -37,7 +37,8 @@ def main() -> None:
         print("gone", flush=True)
 
 
-def live(folder: str, upstream: str, text: str) -> None:
+def live(folder: str, upstream: str, text: str, point: str) -> None:
+    os.environ["CHATPRO_TEST_FAULTS"] = point
     print(os.getpid(), flush=True)
     settings = Settings(
         demo_dir=Path(folder), data_dir=Path(folder), openai_api_key="made-up", openai_base_url=upstream, sample_accounts=1, save_seconds=SAVE_SECONDS

@@ -57,7 +57,7 @@ def facts(rows: Unit, account_id: str, chats: list[str], since: datetime) -> dic
         "unread": {chat: rows.unread(account_id, chat) for chat in chats},
         "drafts": {chat: rows.draft(account_id, chat, since) for chat in chats},
         "standing": rows.standing(account_id, CYCLE.starts_at, 1_000_000),
-        "latest": rows.latest_cycle_starts_at(account_id),
+        "latest": rows.newest_cycle(account_id),
         "totals": rows.recent_totals(account_id),
         "warnings": rows.warnings(account_id),
         "answering": {chat: rows.is_answering(account_id, chat) for chat in chats},
