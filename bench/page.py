@@ -55,7 +55,7 @@ STOPPED = """() => new Promise((done) => {
 
 def fill(folder: Path, chats: int, messages: int) -> None:
     """Two long chats that are clicked in turn, two short ones, and as many others as were asked for."""
-    house = bootstrap.build(Settings(demo_dir=folder / "demo", data_dir=folder / "var", models=("gpt-4",), allowance_tokens=20_000_000))
+    house = bootstrap.build(Settings(demo_dir=folder / "demo", data_dir=folder / "var", models=("gpt-4",), allowance_tokens=20_000_000, sample_freelancers=0))
     mara = house.accounts.sample("mara")
     assert mara is not None
     now = house.now()

@@ -1,4 +1,5 @@
-"""How long a second start takes until /readyz answers, beside a bare Streamlit app in the same run. Prints seconds and their ratio.
+"""How long a start takes until /readyz answers, beside a bare Streamlit app in the same run: the first one of demo mode, with and without the
+months that it makes up, and a second one. Prints seconds and their ratios.
 
     .venv/bin/python bench/start.py [RUNS]
 
@@ -44,21 +45,28 @@ def main(runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "bare.py"
         bare.write_text("import streamlit as st\nst.write('hello')\n")
+        first: dict[str, list[float]] = {"300": [], "0": []}
         ours, theirs = [], []
-        for run in range(runs + 1):
-            port = free_port()
-            env = {**os.environ, "CHATPRO_PORT": str(port), "CHATPRO_DEMO_DIR": f"{folder}/demo"}
-            taken = seconds_until([sys.executable, "-m", "chatpro", "run"], f"http://127.0.0.1:{port}/readyz", env)
+        for run in range(runs):
+            for freelancers, seconds in first.items():
+                seconds.append(start(f"{folder}/demo-{run}-{freelancers}", freelancers))
+            ours.append(start(f"{folder}/demo-{run}-300", "300"))
             port = free_port()
             options = ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1", "--browser.gatherUsageStats=false"]
-            beside = seconds_until([sys.executable, "-m", "streamlit", "run", str(bare), *options], f"http://127.0.0.1:{port}/_stcore/health", dict(os.environ))
-            if run == 0:
-                print(f"first start {taken:.2f} s (makes the store and the sample people)")
-            else:
-                ours.append(taken)
-                theirs.append(beside)
-    second, bare_start = statistics.median(ours), statistics.median(theirs)
-    print(f"second start {second:.2f} s ({min(ours):.2f} to {max(ours):.2f}), bare Streamlit {bare_start:.2f} s, ratio {second / bare_start:.1f}")
+            theirs.append(
+                seconds_until([sys.executable, "-m", "streamlit", "run", str(bare), *options], f"http://127.0.0.1:{port}/_stcore/health", dict(os.environ))
+            )
+    bare_start = statistics.median(theirs)
+    for name, found in (("first start", first["300"]), ("first start without made-up months", first["0"]), ("second start", ours)):
+        median = statistics.median(found)
+        print(f"{name} {median:.2f} s ({min(found):.2f} to {max(found):.2f}), bare Streamlit {bare_start:.2f} s, ratio {median / bare_start:.1f}")
+
+
+def start(folder: str, freelancers: str) -> float:
+    """Seconds until demo mode is ready, on this folder."""
+    port = free_port()
+    env = {**os.environ, "CHATPRO_PORT": str(port), "CHATPRO_DEMO_DIR": folder, "CHATPRO_SAMPLE_FREELANCERS": freelancers}
+    return seconds_until([sys.executable, "-m", "chatpro", "run"], f"http://127.0.0.1:{port}/readyz", env)
 
 
 if __name__ == "__main__":

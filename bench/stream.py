@@ -60,6 +60,7 @@ APP = Peer(
         "CHATPRO_DATA_DIR": "{folder}/var",
         "CHATPRO_PORT": "{port}",
         "CHATPRO_SAMPLE_ACCOUNTS": "200",
+        "CHATPRO_SAMPLE_FREELANCERS": "0",
         "CHATPRO_RUNNING_TOTAL": "200",  # so that no chat waits for a place
         "CHATPRO_MODELS": "gpt-4.1",  # the first on the list with room for 4,000 stamped words
         "CHATPRO_ANSWER_TOKENS": "32768",

@@ -40,6 +40,8 @@ class Settings:
     demo_open_confirmed: bool = False
     agent_api_allowed: bool = False
     sample_accounts: int = 0
+    # Made-up freelancers behind the figures of demo mode: enough for a page full of them, made within a second or two at the first start.
+    sample_freelancers: int = 300
     roles_claim: str | None = None
     plan_claim: str | None = None
 
@@ -304,6 +306,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "CHATPRO_DEMO_OPEN_CONFIRMED": ("demo_open_confirmed", _yes),
     "CHATPRO_AGENT_API_ALLOWED": ("agent_api_allowed", _yes),
     "CHATPRO_SAMPLE_ACCOUNTS": ("sample_accounts", _number(0, 10_000, "accounts")),
+    "CHATPRO_SAMPLE_FREELANCERS": ("sample_freelancers", _number(0, 10_000, "freelancers")),
     "CHATPRO_ROLES_CLAIM": ("roles_claim", _words),
     "CHATPRO_PLAN_CLAIM": ("plan_claim", _words),
     "CHATPRO_PRODUCT_NAME": ("product_name", _words),

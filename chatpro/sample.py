@@ -1,8 +1,9 @@
-"""The made-up people of demo mode: one for each role and each state of the plan, with chats and months of use behind them.
+"""The made-up people of demo mode: one for each role and each state of the plan, and three hundred freelancers more behind them.
 
-Without them a visitor opens empty pages, and nobody can see what a spent allowance or an ended plan looks like. They are marked
-as sample, live in the demo store only, and their ledger follows the product's own rules: receipts sum to the meter, each
-cycle begins on the day of first use, warnings fall where usage passed them. What they wrote stands in data/sample/chats.toml.
+Without the first a visitor opens empty pages, and nobody can see what a spent allowance or an ended plan looks like; without the others the
+product manager's page shows nothing, because no figure may stand on fewer than ten people. All are marked as sample and live in the demo
+store only. What they sent was decided, charged and warned of by the product's own rules (chatpro/domain/books.py); what the first ones wrote
+stands in data/sample/chats.toml, the others have habits and no words (chatpro/domain/months.py).
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ import random
 import secrets
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from chatpro import tokens
 from chatpro.config import ROOT, Settings
 from chatpro.domain.accounts import Account, Role
-from chatpro.domain.allowance import Anchor, Cycle, SendKind, cycle_at, warnings_due
+from chatpro.domain.allowance import DRAFT_AT_LEAST, Accepted, Anchor, Cycle, SendKind, Sizes, cycle_at
+from chatpro.domain.books import Books, Produced
 from chatpro.domain.chats import AnswerState, clean_title, request_id, title_from
+from chatpro.domain.months import MadeUp, Scene
+from chatpro.models import Turn
+from chatpro.services.answering import FALLBACK_CARD, PROMPT_VERSION
 from chatpro.storage import Store, Unit
-from chatpro.storage.seeding import PastCall, add_freelancers, add_past_calls, count_subjects
+from chatpro.storage.seeding import Life, Words, add_freelancers, add_lives, count_subjects
 
 ISSUER = "sample"
 CHATS = ROOT / "data" / "sample" / "chats.toml"
@@ -29,9 +35,13 @@ BENCH_ALLOWANCE = 2_000_000_000
 """Tokens of a load-test account: a hundred thousand of the longest sends in one cycle."""
 
 INSTRUCTIONS = 400
-"""About the tokens that the instructions take in each made-up call; the real ones are of that size."""
+"""About the tokens that the instructions take in each call of a named person; the real ones are of that size."""
 
 GPT_4_ENDED = datetime(2026, 10, 23, tzinfo=UTC)
+
+DAYS, SEED = 120, 2026
+"""Months that the other freelancers have behind them: as many as the longest figure on the product manager's page, and one to compare with.
+They are the same ones in each demo store."""
 
 
 @dataclass(frozen=True)
@@ -85,51 +95,84 @@ def fill(store: Store, settings: Settings, now: datetime) -> None:
     if not settings.demo:
         raise RuntimeError("sample people belong to demo mode only")
     if store.read(lambda rows: rows.account_by_subject(ISSUER, PEOPLE[0].subject)) is None:
-        store.write(lambda unit: _fill(unit, settings, now))
+        others = [_freelancer(made, now) for made in _scene(settings, now).accounts(settings.sample_freelancers)]
+        store.write(lambda unit: _fill(unit, settings, now, others))
     there = store.read(lambda rows: count_subjects(rows, ISSUER, "bench-%"))
     for first in range(there + 1, settings.sample_accounts + 1, 2_000):
         numbers = range(first, min(first + 2_000, settings.sample_accounts + 1))
-        accounts = [_account(Person(f"bench-{n}", f"Bench {n}", "UTC"), now) for n in numbers]
+        accounts = [_account(f"bench-{n}", f"Bench {n}", "UTC", Role.FREELANCER, now) for n in numbers]
         store.write(lambda unit, made=accounts: add_freelancers(unit, made, settings.plan_name, BENCH_ALLOWANCE, settings.consent_version, now))  # type: ignore[misc]
 
 
-def _fill(unit: Unit, settings: Settings, now: datetime) -> None:
+def _fill(unit: Unit, settings: Settings, now: datetime, others: Sequence[Life]) -> None:
     chats = tomllib.loads(CHATS.read_text("utf-8"))["chat"]
-    calls: list[PastCall] = []
+    lives = list(others)
     for place, person in enumerate(PEOPLE):
         # A minute apart, so that the list of people keeps this order; long ago, so that the plan is older than the first message.
-        account = _account(person, now - timedelta(days=100, minutes=-place))
-        unit.add_account(account)
-        if person.plan:
-            ends_at = None if person.ended is None else now - timedelta(days=person.ended)
-            unit.add_entitlement(account.id, settings.plan_name, settings.allowance_tokens, account.created_at, ends_at, account.created_at)
-        if person.shares:
-            calls += _Past(unit, settings, person, account, now).write([chat for chat in chats if chat["who"] == person.subject])
-    add_past_calls(unit, calls)
-    _warn(unit, calls)
-    unit.append_audit("sample", "samples.made", now, reason=f"{len(PEOPLE)} made-up accounts")
+        account = _account(person.subject, person.name, person.zone, person.role, now - timedelta(days=100, minutes=-place))
+        past = _Past(unit, settings, person, account, now)
+        lives.append(past.life([chat for chat in chats if chat["who"] == person.subject]))
+    add_lives(unit, lives, _model_at, PROMPT_VERSION)
+    unit.append_audit("sample", "samples.made", now, reason=f"{len(lives)} made-up accounts")
 
 
-def _account(person: Person, at: datetime) -> Account:
-    return Account(secrets.token_hex(16), ISSUER, person.subject, person.name, None, person.zone, True, at, frozenset({person.role}))
+def _account(subject: str, name: str, zone: str, role: Role, at: datetime) -> Account:
+    return Account(secrets.token_hex(16), ISSUER, subject, name, None, zone, True, at, frozenset({role}))
 
 
-def _warn(unit: Unit, calls: Sequence[PastCall]) -> None:
-    """Give each warning at the moment usage reached it, as settling does; the one for a last message when it was accepted."""
-    used: dict[tuple[str, datetime], int] = {}
-    for call in sorted(calls, key=lambda c: c.ended_at):
-        cycle = (call.account_id, call.cycle.starts_at)
-        if call.kind is SendKind.LAST:
-            unit.add_warning(*cycle, "last_message", call.allowance, call.plan, call.asked_at)
-        before = set(warnings_due(call.allowance, used.get(cycle, 0)))
-        used[cycle] = used.get(cycle, 0) + call.total
-        for kind in warnings_due(call.allowance, used[cycle]):
-            if kind not in before:
-                unit.add_warning(*cycle, kind, call.allowance, call.plan, call.ended_at)
+def _model_at(at: datetime) -> str:
+    return "gpt-4" if at < GPT_4_ENDED else "gpt-4.1"
+
+
+# --- The others -------------------------------------------------------------------------------------------------------
+
+
+def _scene(settings: Settings, now: datetime) -> Scene:
+    """The same figures as for real people, with the model that is first on the list."""
+    card, s = FALLBACK_CARD, settings
+    words = (ROOT / "data" / "prompts" / f"system-{PROMPT_VERSION}.md").read_text("utf-8").strip()
+    sizes = Sizes(
+        instructions=tokens.count_turns((Turn("system", words),), card.tokenizer),
+        note_max=s.note_max_tokens,
+        history=s.history_tokens,
+        answer=min(s.answer_tokens, card.output_limit),
+        answer_min=min(s.answer_min_tokens, s.answer_tokens),
+        prompt=s.prompt_tokens,
+        context=card.context,
+        output_limit=card.output_limit,
+    )
+    return Scene(SEED, sizes, s.allowance_tokens, now, DAYS, s.plan_name, s.consent_version, s.history_more_tokens)
+
+
+def _freelancer(made: MadeUp, now: datetime) -> Life:
+    account = _account(f"freelancer-{made.number + 1}", f"Freelancer {made.number + 1}", made.books.zone, Role.FREELANCER, made.joined_at)
+    return Life(account, made.books, remembering=made.remembering)
+
+
+# --- Those with names -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A send that a named person is to have made: its tokens, and what can still be read of it."""
+
+    at: datetime
+    tokens_in: int
+    tokens_out: int
+    resent: int
+    state: AnswerState = AnswerState.FINISHED
+    words: Words | None = None
+
+    @property
+    def total(self) -> int:
+        return self.tokens_in + self.tokens_out
 
 
 class _Past:
-    """What one person did since they began: the chats that can still be read, and the use that is left of deleted ones."""
+    """What one person did since they began: the chats that can still be read, and the use that is left of deleted ones.
+
+    How much they use in each cycle is given, so sizes are planned to come to it; each send then goes through the rules.
+    """
 
     def __init__(self, unit: Unit, settings: Settings, person: Person, account: Account, now: datetime) -> None:
         self._unit = unit
@@ -142,22 +185,46 @@ class _Past:
         self._anchor = Anchor(self._first.astimezone(ZoneInfo(person.zone)).date(), person.zone)
         # Made-up sends fit the default allowance; under a smaller one everything shrinks with it.
         self._scale = min(1.0, settings.allowance_tokens / 200_000)
+        self._sizes = Sizes(
+            instructions=self._tokens(INSTRUCTIONS), note_max=0, history=self._tokens(2_000), answer=self._tokens(1_500),
+            answer_min=self._tokens(500), prompt=self._tokens(6_000), context=self._tokens(8_192), output_limit=self._tokens(8_192),
+        )  # fmt: skip
         self._random = random.Random(person.subject)  # noqa: S311 - the same people look the same after each reset
 
-    def write(self, chats: Sequence[dict[str, Any]]) -> list[PastCall]:
-        """Consent, anchor and chats are written; the calls are handed back, to be written in the order of everybody's time."""
-        unit, account = self._unit, self._account
-        unit.add_consent(account.id, self._settings.consent_version, True, self._first - timedelta(minutes=5))
-        unit.add_anchor(account.id, self._anchor, self._first)
-        readable = [call for chat in chats for call in self._chat(chat)]
+    def life(self, chats: Sequence[dict[str, Any]]) -> Life:
+        """Chats and their titles are written; the rest is handed back, to be written in the order of everybody's time."""
+        person, account, settings = self._person, self._account, self._settings
+        books, words = Books(account.id, person.zone, self._sizes), {}
+        if person.plan:
+            books.entitle(account.created_at, settings.plan_name, settings.allowance_tokens)
+        if person.shares:
+            books.consent(self._first - timedelta(minutes=5), settings.consent_version, True)
+            for request, (planned, last) in enumerate(self._plan(chats)):
+                self._send(books, request, planned, last)
+                if planned.words is not None:
+                    words[request] = planned.words
+            books.pass_to(self._until)
+        if person.ended is not None:
+            books.end_plan(self._now - timedelta(days=person.ended))
+        return Life(account, books, words)
+
+    def _send(self, books: Books, request: int, planned: _Planned, last: bool) -> None:
+        """One planned send by the rules. They say yes to it: that is what it was planned for."""
+        at = max([planned.at, *(running.ends_at + timedelta(seconds=5) for running in books.running)])
+        draft = planned.tokens_in - planned.resent - self._sizes.instructions
+        decision = books.decide(at, draft, [planned.resent] if planned.resent else [], self._settings.consent_version)
+        assert isinstance(decision, Accepted) and (decision.kind is SendKind.LAST) == last, f"{self._person.subject}: {decision}"
+        whole = planned.state in (AnswerState.FINISHED, AnswerState.LENGTH)
+        claimed = (planned.tokens_in, planned.tokens_out) if whole else None
+        seconds = 3 + planned.tokens_out / 55
+        books.accept(at, decision, Produced(planned.state, planned.tokens_out, claimed, self._random.randrange(350, 1_900), seconds), request, request)
+
+    def _plan(self, chats: Sequence[dict[str, Any]]) -> Iterator[tuple[_Planned, bool]]:
+        """Every send in the order of time, and whether it is the last of its cycle."""
+        readable = [planned for chat in chats for planned in self._chat(chat)]
         cycles = list(self._cycles())
-        calls: list[PastCall] = []
-        deleted = secrets.token_hex(16)
-        unit.add_chat(account.id, deleted, self._first)
-        for cycle, share in zip(reversed(cycles), reversed(self._person.shares), strict=False):
-            calls += self._in_cycle(cycle, share, deleted, [call for call in readable if call.cycle == cycle])
-        unit.delete_chat(account.id, deleted, self._until)
-        return calls
+        for cycle, share in zip(cycles[-len(self._person.shares) :], self._person.shares[-len(cycles) :], strict=True):
+            yield from self._in_cycle(cycle, share, [planned for planned in readable if cycle.starts_at <= planned.at < cycle.ends_at])
 
     def _cycles(self) -> Iterator[Cycle]:
         cycle = cycle_at(self._anchor, self._first)
@@ -165,51 +232,41 @@ class _Past:
             yield cycle
             cycle = cycle_at(self._anchor, cycle.ends_at)
 
-    def _chat(self, chat: dict[str, Any]) -> Iterator[PastCall]:
-        """One chat of the file as calls; its row and its title are written."""
-        chat_id, begun = secrets.token_hex(16), max(self._now - timedelta(days=chat["days_ago"]), self._first)
-        self._unit.add_chat(self._account.id, chat_id, begun)
+    def _chat(self, chat: dict[str, Any]) -> Iterator[_Planned]:
+        """One chat of the file as sends; its row and its title are written."""
+        who, chat_id = self._account.id, secrets.token_hex(16)
+        begun = max(self._now - timedelta(days=chat["days_ago"]), self._first)
+        self._unit.add_chat(who, chat_id, begun)
         follows: str | None = None
         history = 0
         for number, turn in enumerate(chat["turn"]):
-            you, answer, state = turn["you"].strip(), turn["answer"].strip(), AnswerState(turn.get("state", "finished"))
-            resent = min(history, 2_000)
-            tokens_in, tokens_out = self._tokens(INSTRUCTIONS + resent + _count(you)), self._tokens(_count(answer))
-            call = self._call(chat_id, follows, you, answer, state, begun + timedelta(minutes=5 * number), tokens_in, tokens_out, self._tokens(resent))
+            you, answer = turn["you"].strip(), turn["answer"].strip()
+            words = Words(chat_id, follows, secrets.token_hex(16), secrets.token_hex(16), request_id(who, chat_id, follows, you), you, answer)
+            resent = self._tokens(min(history, 2_000)) if history else 0
+            tokens_in, tokens_out = self._tokens(INSTRUCTIONS) + resent + self._tokens(_count(you)), self._tokens(_count(answer))
+            yield _Planned(begun + timedelta(minutes=5 * number), tokens_in, tokens_out, resent, AnswerState(turn.get("state", "finished")), words)
             if number == 0:
                 typed = chat.get("title")
-                self._unit.add_title(self._account.id, chat_id, clean_title(typed) if typed else title_from(you), begun, None if typed else call.question_id)
-            follows, history = call.answer_id, history + _count(you) + _count(answer)
-            yield call
+                self._unit.add_title(who, chat_id, clean_title(typed) if typed else title_from(you), begun, None if typed else words.question_id)
+            follows, history = words.answer_id, history + _count(you) + _count(answer)
 
-    def _in_cycle(self, cycle: Cycle, share: float, chat_id: str, readable: list[PastCall]) -> list[PastCall]:
-        """The readable calls and as many of a deleted chat as bring the cycle to its share, reserved one after another."""
-        allowance = self._settings.allowance_tokens
+    def _in_cycle(self, cycle: Cycle, share: float, readable: list[_Planned]) -> Iterator[tuple[_Planned, bool]]:
+        """The readable sends, and as many of deleted chats as bring the cycle to its share; one that used all ends with its last message."""
+        allowance, sizes = self._settings.allowance_tokens, self._sizes
         begins, ends = max(cycle.starts_at, self._first), min(cycle.ends_at, self._until)
         last = share >= 1 and allowance <= 200_000
-        target = min(int(allowance * share), int(200_000 * share)) - (self._tokens(3_000) if last else 0) - sum(call.total for call in readable)
-        sizes = list(self._sizes(target))
-        times = self._times(begins, ends, len(sizes))
-        calls = [*readable, *(self._deleted(chat_id, at, size) for at, size in zip(times, sizes, strict=False))]
-        calls.sort(key=lambda call: call.asked_at)
+        # What an ordinary send needs beside itself, so that none of them is the last before it is meant to be.
+        spare = sizes.smallest_send(allowance) + sizes.answer + DRAFT_AT_LEAST
+        target = min(int(allowance * share), int(200_000 * share), allowance - spare) - sum(planned.total for planned in readable)
+        lengths = list(self._lengths(target))
+        times = self._times(begins, ends - timedelta(minutes=30), len(lengths))
+        sends = sorted([*readable, *(self._deleted(at, length) for at, length in zip(times, lengths, strict=True))], key=lambda planned: planned.at)
+        yield from ((planned, False) for planned in sends)
         if last:
-            calls.append(
-                replace(self._deleted(chat_id, max([ends - timedelta(minutes=9), *(c.ended_at for c in calls)]), self._tokens(2_500)), kind=SendKind.LAST)
-            )
-        return self._reserved(calls, allowance)
+            longest = sizes.answer + DRAFT_AT_LEAST - sizes.answer_min + self._tokens(50)  # with less it would still be an ordinary one
+            yield _Planned(max([ends - timedelta(minutes=9), *(p.at for p in sends)]), longest, self._tokens(600), 0), True
 
-    def _reserved(self, calls: list[PastCall], allowance: int) -> list[PastCall]:
-        """Each call with the reservation that the rules would have given it at that moment."""
-        kept_free, used, reserved = -(-allowance // 100), 0, []
-        for call in calls:
-            room = allowance - used - call.tokens_in
-            limit = room if call.kind is SendKind.LAST else min(self._settings.answer_tokens, room - kept_free)
-            limit = max(limit, call.tokens_out)
-            reserved.append(replace(call, answer_limit=limit, reserved=call.tokens_in + limit))
-            used += call.total
-        return reserved
-
-    def _sizes(self, total: int) -> Iterator[int]:
+    def _lengths(self, total: int) -> Iterator[int]:
         """Whole sends that come to this total, from a short question to a long paste."""
         least = self._tokens(1_200)
         while total > 0:
@@ -232,42 +289,10 @@ class _Past:
         times.sort()
         return [begins, *times[1:]] if begins == self._first else times  # the day of first use is what every cycle is counted from
 
-    def _deleted(self, chat_id: str, at: datetime, size: int) -> PastCall:
+    def _deleted(self, at: datetime, size: int) -> _Planned:
         tokens_out = max(1, min(int(size * self._random.uniform(0.18, 0.34)), self._tokens(1_400)))
         tokens_in = max(1, size - tokens_out)
-        return self._call(chat_id, None, "", "", AnswerState.FINISHED, at, tokens_in, tokens_out, min(tokens_in // 3, self._tokens(2_000)))
-
-    def _call(
-        self, chat_id: str, follows: str | None, you: str, answer: str, state: AnswerState, at: datetime, tokens_in: int, tokens_out: int, resent: int
-    ) -> PastCall:
-        whole = state in (AnswerState.FINISHED, AnswerState.LENGTH)
-        return PastCall(
-            account_id=self._account.id,
-            chat_id=chat_id,
-            parent_id=follows,
-            question_id=secrets.token_hex(16),
-            answer_id=secrets.token_hex(16),
-            request_id=request_id(self._account.id, chat_id, follows, you or secrets.token_hex(8)),
-            reservation_id=secrets.token_hex(16),
-            question=you,
-            answer=answer,
-            state=state,
-            kind=SendKind.ORDINARY,
-            cycle=cycle_at(self._anchor, at),
-            plan=self._settings.plan_name,
-            allowance=self._settings.allowance_tokens,
-            reserved=tokens_in + tokens_out,
-            answer_limit=tokens_out,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            tokens_resent=min(resent, tokens_in),
-            counted="measured" if whole else "estimated",
-            model="gpt-4" if at < GPT_4_ENDED else "gpt-4.1",
-            prompt_version="1",
-            first_token_ms=self._random.randrange(350, 1_900),
-            asked_at=at,
-            ended_at=at + timedelta(seconds=3 + tokens_out / 55),
-        )
+        return _Planned(at, tokens_in, tokens_out, min(tokens_in // 3, self._tokens(2_000)))
 
     def _tokens(self, count: int) -> int:
         return max(1, int(count * self._scale))

@@ -36,6 +36,7 @@ def environment(folder: Path, port: int, upstream: str | None, settings: Mapping
     """What the server is told: only this, and what a process needs to run at all."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
     told = {"CHATPRO_DEMO_DIR": str(folder / "demo"), "CHATPRO_DATA_DIR": str(folder / "var"), "CHATPRO_PORT": str(port), "HOME": str(folder)}
+    told["CHATPRO_SAMPLE_FREELANCERS"] = "0"  # what stands behind the figures is made and tried in test_sample; here it would cost each start a second
     provider = {"OPENAI_API_KEY": "made-up", "OPENAI_BASE_URL": upstream} if upstream else {}
     return {**kept, **told, **provider, **settings}
 

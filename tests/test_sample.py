@@ -1,4 +1,4 @@
-"""The sample people: consistent with themselves to the token, made once, and never outside demo mode."""
+"""The sample people, those with names and the three hundred behind them: consistent to the token, made once, and never outside demo mode."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from chatpro import sample
 from chatpro.config import Settings
-from chatpro.domain.accounts import PlanState, Role, consents_to, grant_at
+from chatpro.domain.accounts import Account, PlanState, Role, consents_to, grant_at
 from chatpro.domain.allowance import cycle_at, warnings_due
 from chatpro.domain.chats import AnswerState, conversation, readable_since
 from chatpro.domain.disputes import first_broken
+from chatpro.domain.months import MadeUp
 from chatpro.storage import Unit
+from chatpro.storage.analytics import Copy
 from chatpro.storage.duckdb import DuckStore
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -37,6 +41,14 @@ def empty(tmp_path: Path) -> Iterator[DuckStore]:
     fresh = DuckStore(tmp_path / "demo" / "chatpro.duckdb", memory="256MB", threads=1)
     yield fresh
     fresh.close()
+
+
+@pytest.fixture(scope="module")
+def others(store: DuckStore) -> list[Account]:
+    """The freelancers without names."""
+    found = store.read(lambda rows: [rows.account_by_subject("sample", f"freelancer-{n}") for n in range(1, 301)])
+    assert all(found) and store.read(lambda rows: rows.account_by_subject("sample", "freelancer-301")) is None
+    return [account for account in found if account]
 
 
 def used_now(rows: Unit, subject: str) -> float:
@@ -148,6 +160,72 @@ def test_warnings_were_given_where_usage_passed_them(store: DuckStore) -> None:
     assert store.read(work) > 10
 
 
+def test_the_others_were_warned_exactly_as_their_ledger_says(store: DuckStore, others: list[Account]) -> None:
+    """Reckoned from entries, reservations and entitlements alone, in the order of time: each kind when usage reached it under the figure that was
+    in force, once, and the last message where one was reserved."""
+    events: dict[str, list[tuple[datetime, int, Any]]] = {account.id: [] for account in others}
+    ask = {
+        "entry": "SELECT u.account_id, u.settled_at, u.cycle_starts_at, u.tokens_in + u.tokens_out, r.allowance FROM usage_entries u JOIN reservations r "
+        "ON r.id = u.reservation_id ORDER BY u.sequence",
+        "grant": "SELECT account_id, recorded_at, allowance, ends_at FROM entitlements ORDER BY sequence",
+        "cycle": "SELECT account_id, starts_at, ends_at FROM cycles",
+        "given": "SELECT account_id, cycle_starts_at, kind, allowance, given_at FROM warnings",
+        "last": "SELECT account_id, cycle_starts_at, 'last_message', allowance, min(made_at) FROM reservations WHERE kind = 'last' GROUP BY 1, 2, 3, 4",
+    }
+    found = {name: [row for row in store.read(lambda rows, q=sql: rows._all(q)) if row[0] in events] for name, sql in ask.items()}  # type: ignore[misc]
+    for row in found["entry"]:
+        events[row[0]].append((row[1], 0, row))
+    for row in found["grant"]:
+        events[row[0]].append((row[1], 1, row))
+    ends = {(who, start): end for who, start, end in found["cycle"]}
+
+    due: dict[tuple[object, ...], datetime] = {}
+    for who, moments in events.items():
+        used: dict[datetime, int] = {}
+        figure = None
+        for at, kind, row in sorted(moments, key=lambda moment: moment[:2]):
+            if kind == 1:
+                figure = row[2] if row[3] is None else None
+                cycles = [start for start in used if figure and at < ends[who, start]]
+            else:
+                used[row[2]] = used.get(row[2], 0) + row[3]
+                cycles = [row[2]]
+            for start in cycles:
+                reached = figure or row[4]
+                for percent in (75, 95):
+                    if used[start] * 100 >= reached * percent:
+                        due.setdefault((who, start, str(percent), reached), at)
+    due |= {tuple(row[:4]): row[4] for row in found["last"]}
+    given = {tuple(row[:4]): row[4] for row in found["given"]}
+
+    assert len(given) == len(found["given"]) > 100
+    assert given == due
+
+
+def test_nobody_can_read_a_word_of_the_others(store: DuckStore, others: list[Account]) -> None:
+    """They have figures and no text, so the demo stays small; and the sign-in page offers the people with names only."""
+    ids = {account.id for account in others}
+    written = store.read(lambda rows: {row[0] for table in ("messages", "titles", "drafts") for row in rows._all(f"SELECT account_id FROM {table}")})
+
+    assert not ids & written
+    assert all(account.sample and account.roles == {Role.FREELANCER} for account in others)
+    assert [a.subject for a in store.read(lambda rows: rows.sample_accounts())] == [person.subject for person in sample.PEOPLE]
+
+
+def test_the_figures_show_a_living_product(store: DuckStore, tmp_path: Path) -> None:
+    """The copy takes them all over: for most days of the last ninety at least ten people stand behind a figure, and its sums are the ledger's."""
+    copy = Copy(tmp_path / "analytics.duckdb")
+    copy.carry_over(store, NOW)
+    cells = copy.cells(0, 1_000_000)
+    copy.close()
+
+    entries = store.read(lambda rows: rows.rows_after("usage_entries", 0, 1_000_000))
+    last = cells[-1].last
+    assert sum(c.tokens_in + c.tokens_out for c in cells) == sum(row[6] + row[7] for row in entries if row[17] <= last)
+    assert len([c for c in cells if c.days == 1]) > 80
+    assert sum(c.warned_75 for c in cells) > sum(c.warned_95 for c in cells) > sum(c.warned_last for c in cells) > 20
+
+
 def test_mara_has_chats_worth_reading(store: DuckStore) -> None:
     """At least five, in one path each, with a table, code, a list, a long title, a stopped and an interrupted answer, none past its 90 days."""
 
@@ -199,12 +277,13 @@ def test_the_audit_chain_holds(store: DuckStore) -> None:
     assert [e.action for e in entries] == ["samples.made"]
 
 
-def test_nothing_is_made_twice(empty: DuckStore) -> None:
+def test_nothing_is_made_twice(empty: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second start, also on another day, finds the samples there; more load-test accounts are added, none is taken away."""
-    sample.fill(empty, Settings(sample_accounts=3), NOW)
+    sample.fill(empty, Settings(sample_accounts=3, sample_freelancers=4), NOW)
     before = empty.read(lambda rows: (rows.sample_accounts(), len(rows.rows_after("usage_entries", 0, 10_000))))
 
-    sample.fill(empty, Settings(sample_accounts=5), NOW + timedelta(days=3))
+    monkeypatch.setattr(MadeUp, "run", mock.Mock(side_effect=AssertionError("months were made up a second time")))
+    sample.fill(empty, Settings(sample_accounts=5, sample_freelancers=9), NOW + timedelta(days=3))
     sample.fill(empty, Settings(), NOW + timedelta(days=4))
 
     assert empty.read(lambda rows: (rows.sample_accounts(), len(rows.rows_after("usage_entries", 0, 10_000)))) == before
@@ -237,7 +316,7 @@ def test_outside_demo_mode_nothing_is_made(empty: DuckStore) -> None:
 @pytest.mark.parametrize("allowance", [7_500, 60_000, 1_000_000_000])
 def test_another_allowance_still_adds_up(empty: DuckStore, allowance: int) -> None:
     """Under a smaller one everything shrinks, under a larger one nobody is near its end; the rules hold either way."""
-    sample.fill(empty, Settings(allowance_tokens=allowance), NOW)
+    sample.fill(empty, Settings(allowance_tokens=allowance, sample_freelancers=5), NOW)
 
     assert empty.read(lambda rows: rows.counters_that_differ()) == []
     entries = empty.read(lambda rows: [e for a in rows.sample_accounts() for e in rows.usage_entries(a.id)])
@@ -247,7 +326,7 @@ def test_another_allowance_still_adds_up(empty: DuckStore, allowance: int) -> No
 def test_ten_thousand_load_test_accounts_are_a_matter_of_seconds(empty: DuckStore) -> None:
     """One row at a time it took a minute. Seconds of work, not of the clock: the machine is shared."""
     began = time.process_time()
-    sample.fill(empty, Settings(sample_accounts=10_000), NOW)
+    sample.fill(empty, Settings(sample_accounts=10_000, sample_freelancers=0), NOW)
 
     assert time.process_time() - began < 10
     assert empty.read(lambda rows: rows.account_by_subject("sample", "bench-10000")) is not None

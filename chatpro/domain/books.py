@@ -292,8 +292,8 @@ class Books:
 
     def closed(self, at: datetime) -> bool:
         """Whether the cycle's last message was charged, and no raised allowance opened it again."""
-        standing = self.standing(at)
-        return standing is not None and is_closed(self.sizes, standing)
+        counter, allowance = self.counter_at(at), self.allowance
+        return bool(counter.closed_under) and allowance is not None and is_closed(self.sizes, counter.standing(allowance))
 
     def without_past(self, at: datetime) -> Books:
         """Books of their own that stand where these do, with nothing before, in a cycle that does not end. These stay as they are."""

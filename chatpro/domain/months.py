@@ -189,16 +189,18 @@ class _Chat:
         self.number = number
         self.work = work
         self.turns: list[int] = []
+        self.tokens = 0
         self.more = False
 
     def add(self, tokens: int, budget: int) -> None:
         self.turns.insert(0, tokens)
-        while sum(self.turns[:-1]) > budget:
-            self.turns.pop()
+        self.tokens += tokens
+        while self.tokens - self.turns[-1] > budget:
+            self.tokens -= self.turns.pop()
 
     def copy(self) -> _Chat:
         other = _Chat(self.number, self.work)
-        other.turns, other.more = list(self.turns), self.more
+        other.turns, other.tokens, other.more = list(self.turns), self.tokens, self.more
         return other
 
 
@@ -331,20 +333,20 @@ class MadeUp:
             done = self._write(at, chat, self._draft(chat.work.draft if first or rng.random() < PASTES_AGAIN else FOLLOW_UP), self._wanted(chat.work))
             if done is None:
                 return
-            at = done + timedelta(seconds=rng.lognormvariate(5, 0.9))
-            if not chat.more and sum(chat.turns) > self._scene.sizes.history and rng.random() < REMEMBERS_MORE:
+            at = done + timedelta(seconds=150 * math.exp(rng.gauss(0, 0.9)))
+            if not chat.more and chat.tokens > self._scene.sizes.history and rng.random() < REMEMBERS_MORE:
                 chat.more = True
                 self.remembering.append((chat.number, at))
             again = rng.random() > 1 / chat.work.messages
 
     def _feels_like_it(self, at: datetime) -> bool:
         """Whoever knows that nothing can be sent mostly stays away; some go easy once they were warned."""
-        rng, standing, books = self._random, self.books.standing(at), self.books
-        if standing is None or not books.consents or not books.consents[-1].given:
+        rng, books = self._random, self.books
+        if books.allowance is None or not books.consents or not books.consents[-1].given:
             return rng.random() > STAYS_AWAY
         if books.closed(at):
             return rng.random() < 0.5 * self._traits.keeps_trying
-        return not (self._traits.careful and standing.used * 4 >= standing.allowance * 3 and rng.random() < 0.4)
+        return not (self._traits.careful and books.counter_at(at).given and rng.random() < 0.4)
 
     def _set_limit(self, at: datetime) -> None:
         """Once in each cycle, by whoever sets one at all."""
@@ -366,7 +368,7 @@ class MadeUp:
         return self._lognormal(work.answer, self._traits.answers)
 
     def _lognormal(self, size: tuple[float, float], factor: float) -> int:
-        return max(2, int(self._random.lognormvariate(math.log(size[0] * factor), size[1])))
+        return max(2, int(size[0] * factor * math.exp(self._random.gauss(0, size[1]))))
 
     def _write(self, at: datetime, chat: _Chat, draft: int, wanted: int) -> datetime | None:
         """One message with its answer, and what a person does where that is not what they wanted. Returns when they are done with it,
@@ -419,7 +421,7 @@ class MadeUp:
                 at = self.books.running[-1].ends_at + timedelta(seconds=5)
                 continue
             self.books.refuse(at, decision, number)
-            at += timedelta(seconds=rng.lognormvariate(4, 1))
+            at += timedelta(seconds=55 * math.exp(rng.gauss(0, 1)))
             if decision.reason == "too_long":
                 if decision.fits_now < SHORTEST or rng.random() < 0.2:
                     return None
@@ -452,8 +454,8 @@ class MadeUp:
         """What becomes of an answer of which so many tokens are wanted."""
         rng = self._random
         state, tokens = self._outcome(accepted.answer_limit, wanted)
-        first_token, speed = rng.lognormvariate(6.6, 0.5), rng.lognormvariate(4.0, 0.25)
-        seconds = first_token / 1_000 + tokens / speed if tokens else rng.lognormvariate(1.5, 0.8)
+        first_token, speed = 700 * math.exp(rng.gauss(0, 0.5)), 55 * math.exp(rng.gauss(0, 0.25))
+        seconds = first_token / 1_000 + tokens / speed if tokens else 4 * math.exp(rng.gauss(0, 0.8))
         claimed = self._claimed(accepted, tokens) if state in (AnswerState.FINISHED, AnswerState.LENGTH) else None
         return Produced(state, tokens, claimed, int(first_token) if tokens else None, min(300.0, seconds))
 

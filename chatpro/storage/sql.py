@@ -250,8 +250,8 @@ class Unit:
         return int(row[0]) if row else None
 
     def sample_accounts(self) -> list[Account]:
-        """The made-up people of demo mode, in order of their making, without the load-test ones."""
-        sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND subject NOT LIKE 'bench-%' ORDER BY created_at, subject"
+        """The made-up people of demo mode with names, in order of their making: without the numbered ones of load tests and figures."""
+        sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND subject NOT LIKE '%-%' ORDER BY created_at, subject"
         return [self._account(row) for row in self._all(sql)]
 
     def add_entitlement(self, account_id: str, plan: str, allowance: int, starts_at: datetime, ends_at: datetime | None, now: datetime) -> None:

@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iter
 
 
 def fill(folder: Path) -> None:
-    house = bootstrap.build(Settings(demo_dir=folder / "demo", data_dir=folder / "var", models=("gpt-4",), allowance_tokens=2_000_000))
+    house = bootstrap.build(Settings(demo_dir=folder / "demo", data_dir=folder / "var", models=("gpt-4",), allowance_tokens=2_000_000, sample_freelancers=0))
     mara = house.accounts.sample("mara")
     assert mara is not None
     now = house.now()

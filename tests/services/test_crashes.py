@@ -120,7 +120,9 @@ def kill_at(step: str, nursery: subprocess.Popen[str], folder: Path, upstream: U
 
 
 def reopened(folder: Path) -> House:
-    settings = Settings(demo_dir=folder, data_dir=folder, openai_api_key="made-up", openai_base_url="http://127.0.0.1:9/v1", sample_accounts=1)
+    settings = Settings(
+        demo_dir=folder, data_dir=folder, openai_api_key="made-up", openai_base_url="http://127.0.0.1:9/v1", sample_accounts=1, sample_freelancers=0
+    )
     house = bootstrap.build(settings, ScriptedSource(ScriptedModel()))
     house.answering.recover()
     return house

@@ -41,7 +41,13 @@ def live(folder: str, upstream: str, text: str, point: str) -> None:
     os.environ["CHATPRO_TEST_FAULTS"] = point
     print(os.getpid(), flush=True)
     settings = Settings(
-        demo_dir=Path(folder), data_dir=Path(folder), openai_api_key="made-up", openai_base_url=upstream, sample_accounts=1, save_seconds=SAVE_SECONDS
+        demo_dir=Path(folder),
+        data_dir=Path(folder),
+        openai_api_key="made-up",
+        openai_base_url=upstream,
+        sample_accounts=1,
+        sample_freelancers=0,
+        save_seconds=SAVE_SECONDS,
     )
     house = bootstrap.build(settings)
     loop = asyncio.new_event_loop()
