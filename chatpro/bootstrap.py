@@ -18,6 +18,7 @@ from chatpro.models.cards import Cards
 from chatpro.services.accounts import Accounts
 from chatpro.services.analytics import Analytics
 from chatpro.services.answering import Answering
+from chatpro.services.export import Export
 from chatpro.services.history import History
 from chatpro.services.housekeeping import Housekeeping
 from chatpro.storage import Store
@@ -37,6 +38,7 @@ class House:
     cards: Cards
     accounts: Accounts
     history: History
+    export: Export
     answering: Answering
     analytics: Analytics
     housekeeping: Housekeeping
@@ -83,7 +85,7 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     if settings.demo:
         sample.fill(store, settings, now())
     housekeeping = Housekeeping(store, copy, answering, now)
-    return House(settings, store, model, cards, accounts, history, answering, Analytics(copy, now), housekeeping, now)
+    return House(settings, store, model, cards, accounts, history, Export(store, settings, now), answering, Analytics(copy, now), housekeeping, now)
 
 
 def model_source(settings: Settings, cards: Cards) -> ModelSource:

@@ -12,8 +12,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple, Protocol, TypeVar
 
 TITLE_CHARS = 60
+
+
+class Linked(Protocol):
+    """What follows what: all that the versions of a chat are told by."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def parent_id(self) -> str | None: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+
+class Link(NamedTuple):
+    """One entry of a chat without anything in it: a chat of any length can be held so."""
+
+    id: str
+    parent_id: str | None
+    sequence: int
+
+
+E = TypeVar("E", bound=Linked)
 
 
 class AnswerState(StrEnum):
@@ -93,7 +118,7 @@ class Chat:
     unread: bool = False
 
 
-def conversation(messages: Sequence[Message], through: str | None = None) -> list[Message]:
+def conversation(messages: Sequence[E], through: str | None = None) -> list[E]:
     """The path a person sees: where there are several versions, the one in which something was written last.
 
     `through` is an entry that the path must lead through, if it is there: what somebody leafed to. A message whose parent is
@@ -109,10 +134,10 @@ def conversation(messages: Sequence[Message], through: str | None = None) -> lis
     return path
 
 
-def path_to(messages: Sequence[Message], message_id: str | None) -> list[Message]:
+def path_to(messages: Sequence[E], message_id: str | None) -> list[E]:
     """The entries from the beginning to this one, along its parents. Empty for one that is not there."""
     by_id = {m.id: m for m in messages}
-    path: list[Message] = []
+    path: list[E] = []
     while message_id in by_id:
         path.append(by_id[message_id])
         message_id = path[-1].parent_id
@@ -134,10 +159,10 @@ def versions(messages: Sequence[Message], path: Sequence[Message]) -> dict[str, 
     return found
 
 
-def _children(messages: Sequence[Message]) -> dict[str | None, list[Message]]:
+def _children(messages: Sequence[E]) -> dict[str | None, list[E]]:
     """Entries by what they follow, in order; what follows nothing that is still there stands under None."""
     known = {m.id for m in messages}
-    children: dict[str | None, list[Message]] = {}
+    children: dict[str | None, list[E]] = {}
     for message in sorted(messages, key=lambda m: m.sequence):
         children.setdefault(message.parent_id if message.parent_id in known else None, []).append(message)
     return children

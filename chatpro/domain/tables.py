@@ -16,7 +16,12 @@ LINE_END = "\r\n"
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """One line a row, as RFC 4180 has it. None is an empty cell."""
-    return "".join(",".join(_cell(value) for value in row) + LINE_END for row in [header, *rows])
+    return "".join(csv_line(row) for row in [header, *rows])
+
+
+def csv_line(row: Sequence[object]) -> str:
+    """One row with its line end: for files that are written as a stream."""
+    return ",".join(_cell(value) for value in row) + LINE_END
 
 
 def _cell(value: object) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from chatpro.domain.accounts import Account, Consent, Entitlement, Role
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, OwnLimit, Standing
-from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Message, Receipt
+from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Link, Message, Receipt
 from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
 from chatpro.storage.memory import ENTRIES, UNKNOWN, Changes, Key, Memory, Step
 
@@ -424,6 +424,58 @@ class Unit:
         row = self._recall(account_id, (DRAFT, chat_id), lambda: self._one(sql, account_id, chat_id))
         return (row[0], row[1]) if row and row[1] and _out(row[2]) > since else None
 
+    # --- reading in pages: past the memory, which is not to hold somebody's whole history for one export --------------
+
+    def links(self, account_id: str, chat_id: str, since: datetime) -> list[Link]:
+        """Every readable entry of a chat without what is in it, in the order of writing. Empty where `messages` would be."""
+        sql = """
+            SELECT id, parent_id, sequence FROM (
+                SELECT id, parent_id, sequence FROM messages WHERE account_id = ? AND chat_id = ? AND author = 'freelancer' AND sent_at > ?
+                UNION ALL SELECT id, question_id, sequence FROM answers WHERE account_id = ? AND chat_id = ? AND started_at > ?
+            ) e ORDER BY sequence
+        """
+        if not self.owns_chat(account_id, chat_id):
+            return []
+        return [Link(*row) for row in self._all(sql, account_id, chat_id, since, account_id, chat_id, since)]
+
+    def entries_after(self, account_id: str, chat_id: str, since: datetime, sequence: int, limit: int) -> list[Message]:
+        """The next entries of a chat after a number, all versions, at most `limit` of them; a running answer with what was saved of it."""
+        if not self.owns_chat(account_id, chat_id):
+            return []
+        rows = self._all(
+            "SELECT id, parent_id, sequence, text, sent_at FROM messages "
+            "WHERE account_id = ? AND chat_id = ? AND author = 'freelancer' AND sent_at > ? AND sequence > ? ORDER BY sequence LIMIT ?",
+            account_id, chat_id, since, sequence, limit,
+        )  # fmt: skip
+        own = [Message(r[0], chat_id, r[1], r[2], r[3], _out(r[4])) for r in rows]
+        answers = self._all(
+            """
+            SELECT a.id, a.question_id, a.sequence, a.state, a.problem, a.model, a.prompt_version, a.request_id,
+                   a.left_out, a.shortened, a.started_at, a.ended_at,
+                   u.tokens_in, u.tokens_out, u.tokens_resent, u.counted, u.over_reserved, m.text
+            FROM (SELECT * FROM answers WHERE account_id = ? AND chat_id = ? AND started_at > ? AND sequence > ? ORDER BY sequence LIMIT ?) a
+            LEFT JOIN (SELECT * FROM usage_entries WHERE account_id = ?) u ON u.answer_id = a.id
+            LEFT JOIN (SELECT id, text FROM messages WHERE account_id = ? AND chat_id = ? AND author = 'answer' AND sequence > ?) m ON m.id = a.id
+            """,
+            account_id, chat_id, since, sequence, limit, account_id, account_id, chat_id, sequence,
+        )  # fmt: skip
+        thumbs = dict(self._all("SELECT answer_id, thumb FROM thumbs WHERE chat_id = ? AND account_id = ? ORDER BY sequence", chat_id, account_id))
+        entries = own + [_answer(chat_id, row[:17], row[17] or "", thumbs.get(row[0], "none")) for row in answers]
+        page = sorted(entries, key=lambda entry: entry.sequence)[:limit]
+        return [replace(entry, text=self.parts(entry.id)) if _running(entry) else entry for entry in page]
+
+    def usage_entries_before(self, account_id: str, sequence: int, limit: int) -> list[UsageEntry]:
+        """An account's ledger rows before a number, newest first."""
+        sql = f"{self._USAGE} WHERE account_id = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?"
+        return [_entry(r) for r in self._all(sql, account_id, sequence, limit)]
+
+    def drafts(self, account_id: str, since: datetime) -> list[tuple[str, str, datetime]]:
+        """(chat id, text, when it was kept) of every draft that is still there, oldest first; none of a deleted chat."""
+        sql = "SELECT chat_id, text, kept_at FROM drafts WHERE account_id = ? ORDER BY sequence"
+        newest = {chat_id: (chat_id, text, _out(at)) for chat_id, text, at in self._all(sql, account_id)}
+        deleted = {chat_id for chat_id, (_, gone) in self._chats(account_id).items() if gone}
+        return [draft for draft in newest.values() if draft[1] and draft[2] > since and draft[0] not in deleted]
+
     # --- answers ----------------------------------------------------------------------------------------------------
 
     def add_answer(
@@ -691,15 +743,17 @@ class Unit:
         sql = "SELECT reason, tokens_wanted, draft_id, refused_at FROM refusals WHERE account_id = ? ORDER BY sequence"
         return [(r[0], r[1], r[2], _out(r[3])) for r in self._all(sql, account_id)]
 
+    _USAGE = """
+        SELECT sequence, account_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, tokens_resent, counted, over_reserved,
+               model, prompt_version, first_token_ms, whole_ms, outcome, settled_at
+        FROM usage_entries
+    """
+
     def usage_entries(self, account_id: str, limit: int = 1_000_000, cycle_starts_at: datetime | None = None) -> list[UsageEntry]:
         """An account's ledger rows, of one cycle or of all, newest first."""
         cycle = "" if cycle_starts_at is None else " AND cycle_starts_at = ?"
         values = () if cycle_starts_at is None else (cycle_starts_at,)
-        sql = f"""
-            SELECT sequence, account_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, tokens_resent, counted, over_reserved,
-                   model, prompt_version, first_token_ms, whole_ms, outcome, settled_at
-            FROM usage_entries WHERE account_id = ?{cycle} ORDER BY sequence DESC LIMIT ?
-        """
+        sql = f"{self._USAGE} WHERE account_id = ?{cycle} ORDER BY sequence DESC LIMIT ?"
         return [_entry(r) for r in self._all(sql, account_id, *values, limit)]
 
     def recent_totals(self, account_id: str) -> list[int]:
