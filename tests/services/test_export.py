@@ -19,12 +19,9 @@ import pytest
 
 from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account
-from chatpro.domain.allowance import Anchor, SendKind, cycle_at
-from chatpro.domain.chats import AnswerState
 from chatpro.errors import Busy, ChatProError, NotAllowed, NotFound, ReadTooLong
 from chatpro.services.export import MOST_OWN, PAGE, RECEIPT_COLUMNS, TOKEN_SECONDS, Form, Parcel
 from chatpro.storage import Unit
-from chatpro.storage.seeding import PastCall, add_past_calls
 from tests.cast import PLAN, build_house, person, write_chat
 from tests.conftest import LARGE
 
@@ -54,24 +51,40 @@ def unzipped(data: bytes) -> dict[str, str]:
 
 
 def many(house: House, account: Account, count: int, chats: int = 1, text: str = "Yes.") -> None:
-    """This many messages (answers too), written as columns."""
-    at = house.now() - timedelta(days=2)
-    anchor = house.store.read(lambda rows: rows.anchor(account.id)) or Anchor(at.date(), "UTC")
-    cycle, calls = cycle_at(anchor, at), []
-    for c in range(chats):
-        chat, parent = secrets.token_hex(16), None
-        house.store.write(lambda unit, chat=chat: unit.add_chat(account.id, chat, at))  # type: ignore[misc]
-        for n in range(count // chats // 2):
-            asked = at + timedelta(seconds=c * 10 + n)
-            question, answer = secrets.token_hex(16), secrets.token_hex(16)
-            calls.append(
-                PastCall(
-                    account.id, chat, parent, question, answer, secrets.token_hex(20), secrets.token_hex(16), f"Question {n} {text}", f"Answer {n} {text}",
-                    AnswerState.FINISHED, SendKind.ORDINARY, cycle, PLAN, 200_000, 10, 500, 1, 1, 0, "measured", "gpt-4", "1", 100, asked, asked,
-                )
+    """This many messages (answers too), written as whole columns."""
+    each = count // chats // 2
+
+    def work(unit: Unit) -> None:
+        for c in range(chats):
+            chat, at = secrets.token_hex(16), house.now() - timedelta(days=2) + timedelta(seconds=c * 10)
+            unit.add_chat(account.id, chat, at)
+            first, entry = unit._next("messages"), unit._next("usage_entries")
+            for _ in range(each - 1):
+                unit._next("messages"), unit._next("messages"), unit._next("usage_entries")
+            unit._next("messages")
+            numbers = f"FROM range({each}) numbers(i)"
+            sent_at = "CAST(? AS TIMESTAMP) + to_seconds(i)"
+            unit._all(
+                f"INSERT INTO messages SELECT ?, ? || 'q' || i, ?, CASE WHEN i > 0 THEN ? || 'a' || (i - 1) END, ? + 2 * i, 'freelancer', "
+                f"'Question ' || i || ' ' || ?, {sent_at} {numbers}",
+                account.id, chat, chat, chat, first, text, at,
             )  # fmt: skip
-            parent = answer
-    house.store.write(lambda unit: add_past_calls(unit, calls))
+            unit._all(
+                f"INSERT INTO messages SELECT ?, ? || 'a' || i, ?, ? || 'q' || i, ? + 2 * i, 'answer', 'Answer ' || i || ' ' || ?, {sent_at} {numbers}",
+                account.id, chat, chat, chat, first + 1, text, at,
+            )  # fmt: skip
+            unit._all(
+                f"INSERT INTO answers SELECT ?, ? || 'a' || i, ?, ? || 'q' || i, ? || 'r' || i, 0, ? || 's' || i, ? + 2 * i, 'finished', NULL, "
+                f"'gpt-4', '1', 0, false, {sent_at}, {sent_at} {numbers}",
+                account.id, chat, chat, chat, chat, chat, first + 1, at, at,
+            )  # fmt: skip
+            unit._all(
+                f"INSERT INTO usage_entries SELECT ?, ? + i, ? || 'a' || i, ? || 's' || i, CAST(? AS TIMESTAMP), ?, 1, 1, 0, 'measured', 0, "
+                f"'gpt-4', '1', 100, 200, 'finished', {sent_at}, 1 {numbers}",
+                account.id, entry, chat, chat, at, PLAN, at,
+            )  # fmt: skip
+
+    house.store.write(work)
 
 
 # --- What is in them --------------------------------------------------------------------------------------------------
