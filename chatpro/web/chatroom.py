@@ -848,7 +848,7 @@ def _foot(account: Account, meter: Meter | None, opened: Opened | None, may_send
 
 def _placeholder(account: Account, meter: Meter | None) -> str:
     if meter is not None and meter.closed and meter.cycle is not None:
-        return f"Sending opens again on {parts.opens_at(meter.cycle.ends_at, account)}"
+        return f"Sending opens again on {parts.day_of(meter.cycle.ends_at, account)}"
     return f"Write to {house().settings.product_name}"
 
 
