@@ -133,6 +133,24 @@ def test_it_thinks_then_writes_then_is_finished_in_the_same_place(reader: Reader
     assert not reader.complaints
 
 
+def test_what_waits_says_for_what_and_where_it_stands(reader: Reader) -> None:
+    """For the person's own answers, for others in the line, for a place; and no more of it once it is being written."""
+    reader.ask()
+    for ahead, said in (
+        (-1, "Waiting for your other answer: when it has ended, it is known what is left for this one"),
+        (2, "Waiting for a place: 2 messages go before yours"),
+        (1, "Waiting for a place: 1 message goes before yours"),
+        (0, "Waiting for a place: yours is next"),
+    ):
+        reader.server.tell(id="a1", ahead=ahead)
+        expect(reader.page.get_by_text(said, exact=True)).to_be_visible()
+    expect(reader.page.get_by_role("button", name="Don't send")).to_be_visible()
+    expect(reader.page.locator(".live + .vh[role=status]")).to_have_text("Waiting for your other answer")
+    reader.server.tell(id="a1", ahead=None)
+    reader.say("Dear ")
+    expect(reader.page.get_by_text("GPT-4 is writing")).to_be_visible()
+
+
 def test_only_start_and_end_are_announced_never_words(reader: Reader) -> None:
     reader.ask()
     # Over everything on the page, at each change: the component may be drawn anew at the end, and a busy machine skips frames.

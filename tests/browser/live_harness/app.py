@@ -20,13 +20,16 @@ from chatpro.web.headers import Headers  # noqa: E402
 
 
 async def control(request: Request) -> JSONResponse:
-    """`{"new": id}`, `{"say": words, "id": id, "done": bool}`, `{"drop": true}`; answers with what happened so far."""
+    """`{"new": id}`, `{"say": words, "id": id, "done": bool}`, `{"ahead": number, "id": id}`, `{"drop": true}`; answers with what happened so far."""
     told = await request.json()
     if "new" in told:
         engine.answers[told["new"]] = engine.Answer(told["new"])
         engine.order.append(told["new"])
     if "say" in told:
         engine.answers[told["id"]].grow(told["say"], told.get("done", False))
+    if "ahead" in told:
+        engine.answers[told["id"]].ahead = told["ahead"]
+        engine.answers[told["id"]].grow()
     if "drop" in told:
         for page in list(engine.sockets._pages.values()):
             if page.socket is not None:
