@@ -118,6 +118,30 @@ class Chat:
     unread: bool = False
 
 
+class Column(StrEnum):
+    """What the table of own chats may be sorted by. `goes`: when the first words of a chat are deleted."""
+
+    TITLE = "title"
+    MESSAGES = "messages"
+    TOKENS = "tokens"
+    LAST = "last"
+    GOES = "goes"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One row of the table of own chats. `tokens`: what the answers cost that are still in it; `first_at` and `last_at`: when the oldest and the
+    newest of its messages were sent."""
+
+    id: str
+    title: str
+    messages: int
+    tokens: int
+    first_at: datetime
+    last_at: datetime
+    running: bool = False
+
+
 def conversation(messages: Sequence[E], through: str | None = None) -> list[E]:
     """The path a person sees: where there are several versions, the one in which something was written last.
 

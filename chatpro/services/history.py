@@ -12,9 +12,13 @@ from datetime import datetime
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Role
-from chatpro.domain.chats import AnswerState, Chat, Message, clean_title, conversation, deleted_on, readable_since, versions
+from chatpro.domain.chats import AnswerState, Chat, Column, Listed, Message, clean_title, conversation, deleted_on, readable_since, versions
 from chatpro.errors import NotAllowed, NotFound, NotSendable
 from chatpro.storage import Store, Unit
+
+LISTED = 25
+"""Rows of one page of the table."""
+MOST_PAGES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,27 @@ class Opened:
     remembers_more: bool = False
 
 
+@dataclass(frozen=True)
+class View:
+    """How the table of own chats is looked at. `begin` and `end`: bounds of the newest message's time, the first included; `page` from 1."""
+
+    column: Column = Column.LAST
+    descending: bool = True
+    begin: datetime | None = None
+    end: datetime | None = None
+    page: int = 1
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page of the table: `number` is the nearest page there is to the one asked for, `chats` how many chats stand on all `pages`."""
+
+    rows: list[Listed]
+    number: int
+    pages: int
+    chats: int
+
+
 class History:
     """What a freelancer wrote and was answered."""
 
@@ -52,6 +77,23 @@ class History:
         _need_freelancer(actor)
         answered = self.answered(actor)
         return [replace(chat, running=chat.id in answered) for chat in self._store.read(lambda rows: rows.chats(actor.id, self._since()))]
+
+    def listing(self, actor: Account, view: View) -> Listing:
+        """One page of own chats as a table, sorted, bounded and cut in the store."""
+        _need_freelancer(actor)
+        since, answered = self._since(), self.answered(actor)
+
+        def page(number: int) -> tuple[list[Listed], int]:
+            offset = (number - 1) * LISTED
+            return self._store.read(lambda rows: rows.listed(actor.id, since, view.column, view.descending, view.begin, view.end, LISTED, offset))
+
+        number = max(1, min(view.page, MOST_PAGES))
+        rows, count = page(number)
+        if not rows and number > 1:
+            _, count = page(1)
+            number = max(1, -(-count // LISTED))
+            rows, count = page(number)
+        return Listing([replace(row, running=row.id in answered) for row in rows], number, max(1, -(-count // LISTED)), count)
 
     def open(self, actor: Account, chat_id: str, through: str | None = None) -> Opened:
         """One own chat, along the version in which something was written last, or the one that `through` is in. Raises NotFound."""

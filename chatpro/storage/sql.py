@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from chatpro.domain.accounts import Account, Consent, Entitlement, Role
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, OwnLimit, Standing
-from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Link, Message, Receipt
+from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Column, Link, Listed, Message, Receipt
 from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
 from chatpro.storage.memory import ENTRIES, UNKNOWN, Changes, Key, Memory, Step
 
@@ -425,6 +425,35 @@ class Unit:
         return (row[0], row[1]) if row and row[1] and _out(row[2]) > since else None
 
     # --- reading in pages: past the memory, which is not to hold somebody's whole history for one export --------------
+
+    _ORDER = {Column.TITLE: "lower(title)", Column.MESSAGES: "messages", Column.TOKENS: "tokens", Column.LAST: "last_at", Column.GOES: "first_at"}
+
+    def listed(
+        self, account_id: str, since: datetime, column: Column, descending: bool, begin: datetime | None, end: datetime | None, limit: int, offset: int
+    ) -> tuple[list[Listed], int]:
+        """One page of the account's chats that hold something sent after `since`, sorted, and how many there are in all. `begin` and `end` are bounds
+        of the newest message's time, the first included, the second not. Beyond the last row there is nothing, and 0 in all."""
+        way = "DESC" if descending else "ASC"
+        sql = f"""
+            SELECT id, title, messages, tokens, first_at, last_at, count(*) OVER () FROM (
+                SELECT c.id, coalesce(t.text, 'Chat') AS title, m.messages, m.tokens, m.first_at, m.last_at
+                FROM (SELECT id FROM chats WHERE account_id = ? AND deleted_at IS NULL) c
+                JOIN (
+                    SELECT s.chat_id, count(*) AS messages, coalesce(sum(u.tokens), 0) AS tokens, min(s.sent_at) AS first_at, max(s.sent_at) AS last_at
+                    FROM (SELECT id, chat_id, sent_at FROM messages WHERE account_id = ? AND sent_at > ?) s
+                    LEFT JOIN (SELECT answer_id, tokens_in + tokens_out AS tokens FROM usage_entries WHERE account_id = ?) u ON u.answer_id = s.id
+                    GROUP BY s.chat_id
+                ) m ON m.chat_id = c.id
+                LEFT JOIN (
+                    SELECT chat_id, text, row_number() OVER (PARTITION BY chat_id ORDER BY sequence DESC) AS place
+                    FROM titles WHERE account_id = ? AND (message_id IS NULL OR given_at > ?)
+                ) t ON t.chat_id = c.id AND t.place = 1
+                WHERE m.last_at >= ? AND m.last_at < ?
+            ) e ORDER BY {self._ORDER[column]} {way}, last_at DESC, id LIMIT ? OFFSET ?
+        """
+        bounds = (begin or since, end or datetime.max.replace(tzinfo=UTC))
+        rows = self._all(sql, account_id, account_id, since, account_id, account_id, since, *bounds, limit, offset)
+        return [Listed(r[0], r[1], r[2], int(r[3]), _out(r[4]), _out(r[5])) for r in rows], rows[0][6] if rows else 0
 
     def links(self, account_id: str, chat_id: str, since: datetime) -> list[Link]:
         """Every readable entry of a chat without what is in it, in the order of writing. Empty where `messages` would be."""

@@ -73,7 +73,7 @@ def frame(account: Account, whole: bool = False) -> Meter | None:
         with parts.panel(account):
             return None
     if to := st.session_state.pop("go_to", None):
-        places.go(to)
+        places.go(to, **st.session_state.pop("go_with", {}))
     news = listen(account)
     stand = house().accounts.meter(account, house().answering.sizes())
     listens = house().accounts.opted_in(account)  # a page of somebody who said no has no channel

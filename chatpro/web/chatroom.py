@@ -146,7 +146,7 @@ def draw(account: Account) -> None:
         doors.consent(account)
         return
     if to := st.session_state.pop("go_to", None):
-        places.go(to)
+        places.go(to, **st.session_state.pop("go_with", {}))
     _take_outbox()
     _arrive(account)
     opened, missing = _open(account)
@@ -583,12 +583,14 @@ def _list(account: Account) -> None:
         chat_list(
             groups, open_id=st.query_params.get("chat"), more=max(0, len(chats) - LISTED), address=live.base_path() + "/",
             on_open=_turn_to, on_rename=_rename, on_delete=_delete, on_all=lambda: st.session_state.update(go_to="history"),
+            on_search=lambda words: st.session_state.update(go_to="history", go_with={"q": words}),
         )  # fmt: skip
 
 
 def _row(account: Account, chat: Chat) -> Row:
     gone = deleted_on(chat.last_at, house().settings.retention_days)
-    return Row(chat.id, chat.title, f"Kept until {parts.short_day(gone, account)}", chat.running, chat.unread)
+    soon = gone - house().now() < timedelta(days=SOON_DAYS)
+    return Row(chat.id, chat.title, f"Deleted on {parts.short_day(gone, account)}", chat.running, chat.unread, soon)
 
 
 def _way_out() -> None:
@@ -615,7 +617,7 @@ def _head(reading: Reading) -> None:
     with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
         with st.container(gap=None):
             st.title(parts.label(opened.title), anchor=False)
-            parts.note(f"Kept until {parts.day(opened.last_deleted_on, account)}")
+            parts.note(_goes(account, opened))
         if not asked:  # an open menu would cover the question that stands below
             with st.popover("Menu", type="tertiary"):
                 _menu_of_memory(reading)
@@ -635,6 +637,12 @@ def _head(reading: Reading) -> None:
             with st.container(horizontal=True):
                 st.button("Delete", key="delete_yes", on_click=_delete, args=(opened.id, opened.title))
                 st.button("Keep", key="delete_no", type="tertiary", on_click=_set, args=("deleting", None))
+
+
+def _goes(account: Account, opened: Opened) -> str:
+    """When the chat is deleted: each message has a day of its own."""
+    first, last = parts.day(opened.first_deleted_on, account), parts.day(opened.last_deleted_on, account)
+    return f"Deleted on {last}" if first == last else f"First words go on {first}, all of it on {last}"
 
 
 def _menu_of_memory(reading: Reading) -> None:

@@ -5,12 +5,12 @@
 // changed where they changed: a run of the script may come at any moment, and must not take away the word being typed, the
 // menu that is open, or the focus. Titles are strangers' text: nodes and textContent, no HTML is ever parsed.
 
+import { Acts } from "./acts.js";
+
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(await (await fetch(new URL("panel.css", import.meta.url))).text());
 
 const LONGEST = 60; // characters of a title, as chatpro/domain/chats.py keeps them
-const PATIENCE = 6_000; // ms until an act that no run has answered is told again; then twice that, then it counts as lost
-const TRIES = 2;
 const GAP = 4, EDGE = 8; // px between the menu and its button, and the window's edge
 
 // ---------------------------------------------------------------------------------------------------- nodes
@@ -60,63 +60,6 @@ function arrange(parent, nodes) {
 
 const plain = (event) => !(event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
 
-// ---------------------------------------------------------------------------------------------------- what was done
-
-/**
- * What was done and not heard of yet, for one session of the script. Streamlit forgets a trigger when the next one comes before
- * its run has begun, so each message says again all that is open (panel.py has the other half).
- */
-class Acts {
-  static lines = new Map(); // outlive the list, which the page may take away and put back
-
-  static on(list, { line, heard }) {
-    if (!Acts.lines.has(line)) Acts.lines.set(line, new Acts(heard));
-    const acts = Acts.lines.get(line);
-    // What was done in a session that is over is not done in the next: somebody else may be signed in there.
-    if (list.acts !== acts) clearTimeout(list.acts?.timer);
-    acts.list = list;
-    return acts;
-  }
-
-  constructor(heard) {
-    this.last = heard;
-    this.open = [];
-    this.tries = 0;
-  }
-
-  add(act) {
-    if (act.is === "open") this.open = this.open.filter((earlier) => earlier.is !== "open");
-    this.open.push({ n: (this.last += 1), ...act });
-    this.tries = 0;
-    this.tell();
-  }
-
-  tell() {
-    this.list.trigger("acts", this.open);
-    this.open = this.open.filter((act) => act.is !== "all"); // the page it leads to may have no list to hear of it
-    this.wait();
-  }
-
-  wait() {
-    clearTimeout(this.timer);
-    if (this.open.length) this.timer = setTimeout(() => this.again(), PATIENCE * 2 ** this.tries);
-  }
-
-  again() {
-    this.tries += 1;
-    // Meanwhile somebody may have gone elsewhere by other ways than this list: a chat is not opened late.
-    this.open = this.tries > TRIES ? [] : this.open.filter((act) => act.is !== "open");
-    if (this.open.length) this.tell();
-    this.list.draw();
-  }
-
-  heard({ heard, open }) {
-    this.last = Math.max(this.last, heard);
-    this.open = this.open.filter((act) => act.n > heard && !(act.is === "open" && act.id === open));
-    this.wait();
-  }
-}
-
 // ---------------------------------------------------------------------------------------------------- a row
 
 const SAID = { running: " being written", unread: " new answer", idle: "" }; // after the title, for those who hear it
@@ -129,7 +72,7 @@ const pattern = (() => {
   title.dir = "auto";
   const mark = make("i", "idle");
   mark.setAttribute("aria-hidden", "true");
-  link.append(title, mark, make("span", "vh"));
+  link.append(title, mark, make("span", "vh"), make("small"));
   const more = button("more");
   more.setAttribute("aria-haspopup", "menu");
   more.setAttribute("aria-expanded", "false");
@@ -145,14 +88,16 @@ class Row {
     this.id = id;
     this.item = pattern.cloneNode(true);
     [this.link, this.more] = this.item.children;
-    [this.words, this.sign, this.said] = this.link.children;
+    [this.words, this.sign, this.said, this.soon] = this.link.children;
     this.mark = "idle";
     this.isOpen = false;
     rowOf.set(this.item, this);
   }
 
-  show(address, title, note, mark, isOpen) {
+  show(address, title, note, soon, mark, isOpen) {
     this.note = note;
+    const last = soon ? note : ""; // in its last days the row itself says so
+    if (this.soon.textContent !== last) this.soon.textContent = last;
     if (this.address !== address) this.link.href = `${(this.address = address)}?chat=${encodeURIComponent(this.id)}`;
     if (this.title !== title) {
       this.words.textContent = this.title = title;
@@ -307,13 +252,20 @@ class List {
     this.naming = null;
     this.nav = make("nav");
     this.nav.setAttribute("aria-label", "Chats");
+    this.form = make("form");
+    this.form.setAttribute("role", "search");
+    this.field = make("input");
+    Object.assign(this.field, { type: "search", placeholder: "Search your chats", maxLength: 200, autocomplete: "off", enterKeyHint: "search" });
+    this.field.setAttribute("aria-label", "Search your chats");
+    this.form.append(this.field);
+    this.form.addEventListener("submit", (event) => this.search(event));
     this.none = make("p", "none", "Your chats will stand here.");
     this.none.tabIndex = -1; // the focus goes there with the last chat
     this.all = make("a", "all");
     this.body = make("div");
     this.nav.append(this.body, this.none, this.all);
     this.menu = new Menu(this);
-    root.append(this.nav, this.menu.box);
+    root.append(this.form, this.nav, this.menu.box);
     root.adoptedStyleSheets = [sheet];
     this.nav.addEventListener("click", (event) => this.click(event));
     this.nav.addEventListener("keydown", (event) => this.key(event));
@@ -394,11 +346,11 @@ class List {
     if (this.menu.row) this.menu.refresh();
   }
 
-  row({ id, note, running, unread }, title, isOpen) {
+  row({ id, note, soon, running, unread }, title, isOpen) {
     let row = this.rows.get(id);
     if (!row) this.rows.set(id, (row = new Row(id)));
     const mark = this.marks.get(id) ?? (running ? "running" : unread ? "unread" : "idle");
-    row.show(this.data.address, title, note, isOpen && mark === "unread" ? "idle" : mark, isOpen);
+    row.show(this.data.address, title, note, soon, isOpen && mark === "unread" ? "idle" : mark, isOpen);
     return row;
   }
 
@@ -432,6 +384,7 @@ class List {
   foot() {
     const { address, more } = this.data;
     const count = this.order.length + more;
+    this.form.hidden = !count; // nothing to search, and what is being typed there is not to vanish: it stays where it is
     this.none.hidden = count > 0;
     this.all.hidden = more < 1;
     const words = `All ${count.toLocaleString("en")} chats`;
@@ -495,6 +448,14 @@ class List {
   open(row) {
     if (row.mark === "unread") this.marks.set(row.id, "idle"); // also when the next one is opened before this one's run
     if (row.id !== this.openId) this.do({ is: "open", id: row.id });
+  }
+
+  search(event) {
+    event.preventDefault();
+    const words = this.field.value.trim();
+    if (!words) return;
+    this.do({ is: "search", words });
+    uncover(this.root.host);
   }
 
   delete(row) {

@@ -3,17 +3,11 @@
 As Streamlit's own elements, each row is a container and a button, and each click sends, compares and draws all of them again:
 with some hundreds the panel takes a second to answer. This list is drawn once in the browser and changed where it changed;
 what a click does is shown at once there, and the run that follows says whether it came about.
-
-Streamlit forgets a click when the next one comes before its run has begun, and breaks off a callback that is at work. Whoever
-deletes two chats in a row, or clicks another chat to end a renaming, would lose the first. So each act has a number, the
-browser says it again with the next one until the data show that it was heard, and what was heard is not done twice.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chatpro.web.acts import Heard
 from chatpro.web.headers import FOREVER
 from chatpro.web.live import base_path
 
 _HERE = Path(__file__).parent
-_FILES = {"panel.js": "text/javascript; charset=utf-8", "panel.css": "text/css; charset=utf-8"}
+_FILES = {
+    "panel.js": "text/javascript; charset=utf-8",
+    "acts.js": "text/javascript; charset=utf-8",
+    "panel.css": "text/css; charset=utf-8",
+}
 _BODIES = {name: (_HERE / name).read_bytes() for name in _FILES}
 _VERSION = hashlib.sha256(b"\0".join(_BODIES.values())).hexdigest()[:16]
 
@@ -53,22 +52,14 @@ _component = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Row:
-    """One chat of the list. `note`: one more line about it, shown in its menu ("Deleted on 14 March")."""
+    """One chat of the list. `note`: one more line about it, shown in its menu ("Deleted on 14 March"), and in the row itself when that is `soon`."""
 
     id: str
     title: str
     note: str
     running: bool
     unread: bool
-
-
-class _Heard:
-    """How many of a list's acts this session has done. The lock: a run that was broken off may still be at its last act."""
-
-    def __init__(self) -> None:
-        self.name = secrets.token_urlsafe(6)
-        self.count = 0
-        self.lock = threading.Lock()
+    soon: bool = False
 
 
 def chat_list(
@@ -81,48 +72,17 @@ def chat_list(
     on_rename: Callable[[str, str], None],
     on_delete: Callable[[str], None],
     on_all: Callable[[], None],
+    on_search: Callable[[str], None],
     key: str = "chats",
 ) -> None:
     """Draw the list. `more`: how many older chats are not in it. `address`: where the app hangs, "/" or "/folder/".
 
     `on_open`, `on_rename` and `on_delete` may be called again for the same act when a run was broken off in the middle of it: what
-    is deleted already is no fault. `on_all` may lead to another page.
+    is deleted already is no fault. `on_all` and `on_search` may lead to another page.
     """
-    heard: _Heard = st.session_state.setdefault(f"{key}_heard", _Heard())
+    heard: Heard = st.session_state.setdefault(f"{key}_heard", Heard())
 
-    def acted() -> None:
-        acts = (st.session_state.get(key) or {}).get("acts")
-        for act in acts if isinstance(acts, list) else []:
-            with heard.lock:
-                _do(act, heard, on_open, on_rename, on_delete, on_all)
-
-    _component(
-        key=key,
-        data={
-            "groups": [{"heading": heading, "chats": [vars(row) for row in rows]} for heading, rows in groups],
-            "open": open_id,
-            "more": more,
-            "address": address,
-            "line": heard.name,
-            "heard": heard.count,
-        },
-        on_acts_change=acted,
-    )
-
-
-def _do(
-    act: Any,
-    heard: _Heard,
-    on_open: Callable[[str], None],
-    on_rename: Callable[[str, str], None],
-    on_delete: Callable[[str], None],
-    on_all: Callable[[], None],
-) -> None:
-    """Do what the browser says was done, if it is news. It may say anything: the callbacks ask whose chat it is."""
-    number = act.get("n") if isinstance(act, dict) else None
-    if not isinstance(number, int) or number <= heard.count:
-        return
-    try:
+    def do(act: dict[str, Any]) -> None:
         match act:
             case {"is": "open", "id": str(chat)}:
                 on_open(chat)
@@ -131,10 +91,18 @@ def _do(
             case {"is": "delete", "id": str(chat)}:
                 on_delete(chat)
             case {"is": "all"}:
-                heard.count = number  # before: to Streamlit, leading to another page is the same as being broken off
                 on_all()
-    except Exception:
-        heard.count = number  # a fault of ours is told once, not again with every further click
-        raise
-    # Not in a `finally`: what Streamlit broke off, by something that is no Exception, has to come again.
-    heard.count = number
+            case {"is": "search", "words": str(words)}:
+                on_search(words)
+
+    _component(
+        key=key,
+        data={
+            "groups": [{"heading": heading, "chats": [vars(row) for row in rows]} for heading, rows in groups],
+            "open": open_id,
+            "more": more,
+            "address": address,
+            **heard.data,
+        },
+        on_acts_change=lambda: heard.take((st.session_state.get(key) or {}).get("acts"), do),
+    )

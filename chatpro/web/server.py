@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from chatpro import bootstrap, config
 from chatpro.errors import ChatProError, ConfigError, ReadTooLong, StoreUnavailable
-from chatpro.web import exporting, live, panel, places
+from chatpro.web import exporting, live, panel, places, table
 from chatpro.web.demo import RememberSample
 from chatpro.web.headers import Headers
 from chatpro.web.sockets import Sockets
@@ -117,7 +117,7 @@ async def lifespan(_: Any) -> AsyncIterator[dict[str, Any]]:
 
 def routes() -> list[BaseRoute]:
     """Our own routes beside Streamlit's."""
-    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route, live.route, panel.route, *exporting.routes]
+    return [Route("/livez", livez), Route("/readyz", readyz), sockets().route, live.route, panel.route, table.module.route, *exporting.routes]
 
 
 def middleware() -> list[Middleware]:

@@ -6,14 +6,16 @@ and can lead from one to another.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -101,7 +103,43 @@ def words(test: AppTest) -> str:
             parts += [str(getattr(element, name)) for name in ("value", "label", "body", "placeholder") if isinstance(getattr(element, name, None), str)]
             proto = getattr(element, "proto", None)
             parts += [str(getattr(proto, name)) for name in ("body", "label", "help") if isinstance(getattr(proto, name, None), str)]
+    parts += [escape(str(value)) for row in rows_of(test) for name, value in row.items() if name != "id"]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", " ".join(parts))).split())
+
+
+def rows_of(test: AppTest) -> list[dict[str, Any]]:
+    """What the history page's table was sent, a dictionary a row."""
+    sent = [element.proto for block in _blocks(test) for element in block if element.type == "bidi_component"]
+    return [row for proto in sent if proto.component_name == "chatpro_chat_table" for row in json.loads(proto.json)["rows"]]
+
+
+class Table:
+    """The history page's table with hands: AppTest can't click in a component. `acts` are done in the next run, as a browser would tell them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shown: list[dict[str, Any]] = []
+        self._acts: list[dict[str, Any]] = []
+        monkeypatch.setattr("chatpro.web.table._component", self._draw)
+
+    def _draw(self, *, key: str, data: dict[str, Any], on_acts_change: Callable[[], None]) -> None:
+        self.shown.append(data)
+        if self._acts:
+            st.session_state[key], self._acts = {"acts": self._acts}, []
+            on_acts_change()
+            st.rerun()
+
+    def do(self, test: AppTest, **act: Any) -> None:
+        self._acts = [{"n": self.shown[-1]["heard"] + 1, **act}]
+        test.run()
+
+    @property
+    def titles(self) -> list[str]:
+        return [row["title"] for row in self.shown[-1]["rows"]]
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
+    return Table(monkeypatch)
 
 
 def html_of(test: AppTest) -> str:

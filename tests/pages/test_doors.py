@@ -10,9 +10,10 @@ from streamlit.testing.v1 import AppTest
 
 from chatpro import bootstrap
 from chatpro.bootstrap import House
+from chatpro.domain.chats import clean_title
 from chatpro.models import ModelSource
 from tests.cast import PLAN, Source, person, write_chat
-from tests.pages.conftest import html_of, page, site, title_of, words
+from tests.pages.conftest import html_of, page, rows_of, site, title_of, words
 
 ASKED = "Before your words go to an AI model"
 
@@ -251,15 +252,13 @@ def with_name(house: House, account_id: str, name: str) -> None:
 
 @pytest.mark.fault(75)
 def test_a_title_is_inert_in_the_history(house: House) -> None:
-    """Every sign of markdown is shown as it was written, the picture is no picture, and `:smile:` stays a word."""
+    """It is handed to the table's program as a text, which draws it as one (table.js parses no HTML and no markdown); it stands nowhere else."""
     write_chat(house, person(house, "mara"), ("What about this", "Fine."), title=HOSTILE)
 
     test = page("history", "mara")
 
-    label = next(b.label for b in test.button if b.key and b.key.startswith("open_"))
-    assert not re.search(r"(?<!\\)[*<\[$_`]", label)
-    assert ":smile:" not in label and ":material/" not in label
-    assert "<img" not in html_of(test)
+    assert [row["title"] for row in rows_of(test)] == [clean_title(HOSTILE)]
+    assert "<img" not in html_of(test) and not [b.label for b in test.button if "img" in b.label]
 
 
 @pytest.mark.fault(78)
@@ -267,6 +266,4 @@ def test_a_title_shows_no_hidden_characters(house: House) -> None:
     """Overrides that turn the line around and characters without width are gone from what is drawn."""
     write_chat(house, person(house, "mara"), ("Hello", "Hi."), title="in\u200bvoice \u202egpj.exe\u2066")
 
-    label = next(b.label for b in page("history", "mara").button if b.key and b.key.startswith("open_"))
-
-    assert label == "invoice gpj\\.exe"
+    assert [row["title"] for row in rows_of(page("history", "mara"))] == ["invoice gpj.exe"]

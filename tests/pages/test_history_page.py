@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from chatpro.bootstrap import House
 from tests.cast import person, write_chat
-from tests.pages.conftest import html_of, page, site, title_of, words
+from tests.pages.conftest import Table, page, rows_of, site, title_of, words
 
 
-def titles(test: object) -> list[str]:
+def titles(test: AppTest) -> list[str]:
     """The chats' titles in the order of the page."""
-    return [b.label for b in test.button if b.key and b.key.startswith("open_")]  # type: ignore[attr-defined]
+    return [row["title"] for row in rows_of(test)]
 
 
 def test_an_empty_history_says_what_will_be_here_and_leads_there(house: House) -> None:
@@ -29,21 +29,24 @@ def test_an_empty_history_says_what_will_be_here_and_leads_there(house: House) -
 
 
 def test_a_row_says_when_how_much_and_when_it_goes(house: House) -> None:
-    """In the zone of the person: 10:15 in UTC is 11:15 in Stockholm."""
-    write_chat(house, person(house, "mara"), ("Deposit", "Before."), ("And then", "After."))
+    """In the zone of the person: 10:15 in UTC is 11:15 in Stockholm. A chat of several days says when its first words go."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("Deposit", "Before."), ("And then", "After."), at=house.now() - timedelta(days=3))
+    house.store.write(lambda unit: unit.add_message(mara.id, "e" * 32, chat, None, "freelancer", "New", house.now()))
 
-    text = words(page("history", "mara"))
+    row = rows_of(page("history", "mara"))[0]
 
-    assert "Today, 11:15" in text and "4 messages" in text and "Kept until 21 Feb" in text
+    wanted = {"title": "Deposit", "messages": "5", "tokens": "1,000", "last": "Today, 11:15", "goes": "21 Feb", "first": "18 Feb", "soon": False}
+    assert {name: row[name] for name in wanted} == wanted
 
 
 def test_a_chat_that_goes_within_a_week_is_marked(house: House) -> None:
-    """Amber is a class on the day of deletion, and only on that row."""
+    """And only that one."""
     mara = person(house, "mara")
     write_chat(house, mara, ("Old one", "Yes."), at=house.now() - timedelta(days=85))
     write_chat(house, mara, ("New one", "Yes."))
 
-    assert re.findall(r'<span class="(soon)?">Kept until ([^<]+)<', html_of(page("history", "mara"))) == [("", "21 Feb"), ("soon", "28 Nov")]
+    assert [(row["goes"], row["soon"]) for row in rows_of(page("history", "mara"))] == [("21 Feb", False), ("28 Nov", True)]
 
 
 def test_a_chat_past_its_days_is_gone_from_the_page(house: House) -> None:
@@ -56,77 +59,117 @@ def test_a_chat_past_its_days_is_gone_from_the_page(house: House) -> None:
     assert titles(page("history", "mara")) == []
 
 
-def test_twenty_chats_a_page_newest_first(house: House) -> None:
-    """45 chats: three pages, and the count under them."""
-    mara = person(house, "mara")
-    for number in range(45):
-        write_chat(house, mara, (f"Chat {number}", "Yes."), at=house.now() - timedelta(hours=45 - number))
-
-    test = page("history", "mara")
-    assert (titles(test)[0], titles(test)[-1], len(titles(test))) == ("Chat 44", "Chat 25", 20)
-    assert "45 chats" in words(test)
-
-    test.session_state["history_page"] = 3
-    test.run()
-
-    assert (titles(test)[0], len(titles(test))) == ("Chat 4", 5)
-
-
 @pytest.mark.fault(22)
-def test_a_page_number_that_is_no_page_is_the_nearest_one(house: House) -> None:
-    """A widget's value is a claim: a thousand is the last page, and a page emptied by deleting is the one before."""
+@pytest.mark.parametrize(
+    "query",
+    [{"page": "1000"}, {"page": "0"}, {"page": "-3"}, {"page": "x" * 99}, {"sort": "id; DROP TABLE chats"}, {"order": "\0"}, {"from": "yesterday"},
+     {"from": "9999-12-31x"}, {"to": "9999-12-31"}, {"from": "0001-01-01"}, {"q": "%" * 10_000}],
+    ids=lambda query: f"{next(iter(query))}={next(iter(query.values()))[:12]!r}",
+)  # fmt: skip
+def test_an_address_that_says_anything_shows_the_nearest_there_is(house: House, query: dict[str, str]) -> None:
+    """What stands in it is a claim: a page that is none, a column that is none, a day that is none."""
     write_chat(house, person(house, "mara"), ("Only one", "Yes."))
+
+    test = page("history", "mara", **query)
+
+    assert [e.message for e in test.exception] == []
+    assert titles(test) == ["Only one"] or "q" in query
+
+
+def test_days_are_the_persons_own(house: House) -> None:
+    """A message of 23:30 in UTC belongs to the next day in Stockholm; both bounds are included."""
+    write_chat(house, person(house, "mara"), ("Late", "Yes."), at=datetime(2026, 11, 19, 23, 30, tzinfo=UTC))
+
+    found = {day: titles(page("history", "mara", **{"from": day, "to": day})) for day in ("2026-11-19", "2026-11-20", "2026-11-21")}
+
+    assert found == {"2026-11-19": [], "2026-11-20": ["Late"], "2026-11-21": []}
+
+
+def test_another_view_goes_into_the_address_and_what_is_usual_does_not(house: House, table: Table) -> None:
+    """So that a reload and the back button show the same, and a plain address stays plain."""
+    for title in ("b", "a"):
+        write_chat(house, person(house, "mara"), ("How", "So."), title=title)
     test = page("history", "mara")
+    usual = table.shown[-1]["looked"]
 
-    for number in (1000, 0, -3):
-        test.session_state["history_page"] = number
-        test.run()
-        assert (titles(test), [e.message for e in test.exception]) == (["Only one"], [])
+    table.do(test, **{"is": "view", "looked": {**usual, "sort": "title", "descending": False}})
+    assert table.titles == ["a", "b"] and (test.query_params["sort"], test.query_params["order"]) == ("title", "up")
+
+    table.do(test, **{"is": "view", "looked": usual})
+    assert set(test.query_params) == {"as"}
 
 
-def test_a_title_opens_its_chat(house: House) -> None:
+def test_a_title_opens_its_chat(house: House, table: Table) -> None:
     """The click leads to the chat page with the chat in the address."""
     chat = write_chat(house, person(house, "mara"), ("Deposit", "Before the work begins."))
     test = site("history", "mara")
 
-    test.button(key=f"open_{chat}").click().run()
+    table.do(test, **{"is": "open", "id": chat})
 
     assert "Before the work begins." in words(test)
 
 
-def test_deleting_asks_first_and_can_be_taken_back(house: House) -> None:
-    """Click, question in the row, yes: gone everywhere; and back with everything in it."""
+def test_deleting_can_be_taken_back(house: House, table: Table) -> None:
+    """One or several: gone everywhere; and back with everything in them."""
     mara = person(house, "mara")
-    chat = write_chat(house, mara, ("Deposit", "Before."))
+    chats = [write_chat(house, mara, ("Deposit", "Before."), title=title) for title in ("One", "Two", "Three")]
     test = page("history", "mara")
 
-    test.button(key=f"bin_{chat}").click().run()
-    assert 'Delete "Deposit"?' in words(test) and len(house.history.chats(mara)) == 1
-
-    test.button(key="delete_no").click().run()
-    assert "delete_yes" not in {b.key for b in test.button} and len(house.history.chats(mara)) == 1
-
-    test.button(key=f"bin_{chat}").click().run()
-    test.button(key="delete_yes").click().run()
-    assert (titles(test), house.history.chats(mara)) == ([], [])
+    table.do(test, **{"is": "delete", "ids": chats[:2]})
+    assert (table.titles, len(house.history.chats(mara))) == (["Three"], 1) and "2 chats were deleted." in words(test)
 
     test.button(key="seen_plain").click().run()
-    assert (titles(test), len(house.history.open(mara, chat).messages)) == (["Deposit"], 2)
-    assert "The chat was deleted." not in words(test)
+    assert len(table.titles) == 3 and len(house.history.open(mara, chats[0]).messages) == 2
+    assert "were deleted." not in words(test)
 
 
-def test_deleting_twice_says_so_and_breaks_nothing(house: House) -> None:
-    """The same chat was deleted in another tab meanwhile."""
+def test_what_another_tab_did_meanwhile_is_no_error(house: House, table: Table) -> None:
+    """Deleted there, deleted, renamed or exported here: a sentence at most."""
     mara = person(house, "mara")
     chat = write_chat(house, mara, ("Deposit", "Before."))
     test = page("history", "mara")
-    test.button(key=f"bin_{chat}").click().run()
-
+    write_chat(house, mara, ("Another", "Yes."))
     house.history.delete(mara, chat)
-    test.button(key="delete_yes").click().run()
 
-    assert [e.message for e in test.exception] == []
-    assert titles(test) == []
+    for act in ({"is": "delete", "ids": [chat]}, {"is": "rename", "id": chat, "title": "x"}, {"is": "export", "ids": [chat], "form": "json"}):
+        table.do(test, **act)
+        assert [e.message for e in test.exception] == [] and table.titles == ["Another"]
+    assert "That chat is not there any more." in words(test)
+
+
+@pytest.mark.fault(22)
+@pytest.mark.fault(19)
+def test_acts_of_any_form_do_no_harm(house: House, table: Table) -> None:
+    """A browser may say anything: foreign ids, wrong types, unknown words."""
+    mara, tomas = person(house, "mara"), person(house, "tomas")
+    write_chat(house, mara, ("Mine", "Yes."))
+    foreign = write_chat(house, tomas, ("Timbuktumarker", "Yes."))
+    test = page("history", "mara")
+
+    for act in (
+        {"is": "delete", "ids": [foreign, 1, None]}, {"is": "rename", "id": foreign, "title": "x"}, {"is": "export", "ids": [foreign], "form": "html"},
+        {"is": "export", "ids": [], "form": "everything"}, {"is": "delete", "ids": "x"}, {"is": "view", "looked": 7}, {"is": "no such act"}, {"is": []},
+    ):  # fmt: skip
+        table.do(test, **act)
+        assert [e.message for e in test.exception] == []
+
+    assert [chat.title for chat in house.history.chats(tomas)][:1] == ["Timbuktumarker"]
+    assert table.titles == ["Mine"] and "marker" not in words(test)
+    assert house.export._orders == {}
+
+
+def test_an_export_is_ordered_by_a_click_and_shown_to_nobody_else(house: House, table: Table) -> None:
+    """The page gets an address with a token; the file is whole and one's own."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("Deposit", "Before."))
+    test = page("history", "mara")
+
+    table.do(test, **{"is": "export", "ids": [chat], "form": "markdown"})
+    order = test.session_state["export"]
+
+    assert order.name == "Deposit.md" and b"Before." in b"".join(house.export.collect(order.token).pieces)
+    test.button(key="export_all").click().run()
+    assert test.session_state["export"].name == "Chat Pro everything 2026-11-23.zip"
 
 
 def test_somebody_whose_plan_ended_reads_their_chats(house: House) -> None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chatpro.bootstrap import House
+from chatpro.domain.chats import Column
 from chatpro.errors import NotFound, NotSendable
 from chatpro.models.scripted import ScriptedSource, scripted, words
+from chatpro.services.history import LISTED, View
 from tests.cast import build_house, person, write_chat
 from tests.running import ended, running, send
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    built = build_house(tmp_path)
+    yield built
+    built.store.close()
+    built.analytics.close()
 
 
 @pytest.mark.fault(59)
@@ -118,3 +131,73 @@ def test_a_deleted_chat_is_gone_from_every_reading_until_it_is_taken_back(tmp_pa
     actions = house.store.read(lambda rows: [(e.action, e.subject) for e in rows.audit_entries()])
     assert actions[-2:] == [("chat.deleted", chat), ("chat.restored", chat)]
     house.store.close()
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+def listed(house: House, name: str = "mara", **view: Any) -> list[str]:
+    return [row.title for row in house.history.listing(person(house, name), View(**view)).rows]
+
+
+def test_the_table_is_sorted_by_any_column_both_ways(house: House) -> None:
+    """Titles without regard to capitals; the same as sorting in Python would give."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("b", "B."), ("b", "B."), title="banana", at=house.now() - timedelta(days=3), tokens=(10, 5))
+    write_chat(house, mara, ("a", "A."), title="Apple", at=house.now() - timedelta(days=2), tokens=(500, 5))
+    write_chat(house, mara, ("c", "C."), title="cherry", at=house.now() - timedelta(days=1), tokens=(1, 1))
+
+    assert listed(house) == ["cherry", "Apple", "banana"]
+    assert listed(house, column=Column.TITLE, descending=False) == ["Apple", "banana", "cherry"]
+    assert listed(house, column=Column.MESSAGES) == ["banana", "cherry", "Apple"]
+    assert listed(house, column=Column.TOKENS) == ["Apple", "banana", "cherry"]
+    assert listed(house, column=Column.GOES, descending=False) == ["banana", "Apple", "cherry"]
+    row = house.history.listing(mara, View(column=Column.TITLE)).rows[1]
+    assert (row.title, row.messages, row.tokens, row.last_at) == ("banana", 4, 30, house.now() - timedelta(days=3, seconds=-1))
+
+
+def test_the_table_holds_what_the_panel_holds(house: House) -> None:
+    """No foreign, deleted or too old chat; a title that came from a message goes with it; the newest title counts."""
+    mara = person(house, "mara")
+    write_chat(house, person(house, "tomas"), ("Foreign", "Yes."))
+    write_chat(house, mara, ("Too old", "Yes."), at=house.now() - timedelta(days=90))
+    house.history.delete(mara, write_chat(house, mara, ("Deleted", "Yes.")))
+    renamed = write_chat(house, mara, ("Renamed", "Yes."))
+    house.history.rename(mara, renamed, "Another name")
+    half_old = write_chat(house, mara, ("Half of it too old", "Yes."), at=house.now() - timedelta(days=90))
+    house.store.write(lambda unit: unit.add_message(mara.id, "e" * 32, half_old, None, "freelancer", "New words", house.now()))
+
+    assert sorted(listed(house)) == ["Another name", "Chat"] == sorted(chat.title for chat in house.history.chats(mara))
+
+
+def test_bounds_of_the_table_are_instants(house: House) -> None:
+    """The first is included, the second not."""
+    mara, at = person(house, "mara"), house.now() - timedelta(days=10)
+    write_chat(house, mara, ("Then", "Yes."), at=at)
+
+    assert listed(house, begin=at) == ["Then"] and listed(house, begin=at + timedelta(microseconds=1)) == []
+    assert listed(house, end=at) == [] and listed(house, end=at + timedelta(microseconds=1)) == ["Then"]
+
+
+@pytest.mark.fault(22)
+def test_pages_meet_and_a_page_that_is_none_is_the_nearest(house: House) -> None:
+    """Chats of one instant too: each stands on exactly one page."""
+    mara = person(house, "mara")
+    for n in range(LISTED * 2 + 3):
+        write_chat(house, mara, (f"Chat {n}", "Yes."), at=house.now() - timedelta(days=1))
+
+    pages = [house.history.listing(mara, View(page=n)) for n in (1, 2, 3)]
+
+    assert [len(page.rows) for page in pages] == [LISTED, LISTED, 3] and {(page.pages, page.chats) for page in pages} == {(3, LISTED * 2 + 3)}
+    assert len({row.id for page in pages for row in page.rows}) == LISTED * 2 + 3
+    assert [house.history.listing(mara, View(page=n)).number for n in (0, -5, 4, 10**30)] == [1, 1, 3, 3]
+    assert house.history.listing(person(house, "lea"), View(page=7)).pages == 1
+
+
+def test_an_answer_that_is_written_now_marks_its_row(house: House) -> None:
+    """As in the panel."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("Go", "Yes."))
+    house.history.answered = lambda actor: frozenset({chat})
+
+    assert [row.running for row in house.history.listing(mara, View()).rows] == [True]

@@ -20,6 +20,7 @@ import chatpro.services
 from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account, Role
 from chatpro.errors import ChatProError, NotAllowed, NotFound
+from chatpro.services.history import View
 from tests.cast import TODAY, build_house, person, write_chat
 
 FREELANCER, EVERYBODY = frozenset({Role.FREELANCER}), frozenset(Role)
@@ -55,6 +56,7 @@ MATRIX: dict[str, Right] = {
     "accounts.warned": Right(EVERYBODY, ("{meter}",)),
     "accounts.dismiss": Right(FREELANCER, ("75", TODAY, 200_000)),
     "history.chats": Right(FREELANCER),
+    "history.listing": Right(FREELANCER, (View(),)),
     "history.open": Right(FREELANCER, ("{chat}",)),
     "history.draft": Right(FREELANCER, ("{chat}",)),
     "history.rename": Right(FREELANCER, ("{chat}", "Another title")),

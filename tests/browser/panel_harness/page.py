@@ -31,9 +31,13 @@ def show_all() -> None:
     st.switch_page(history)
 
 
+def search(words: str) -> None:
+    engine.state["did"].append(["search", words])
+
+
 def draw_chat() -> None:
     groups = [
-        (heading, [panel.Row(c["id"], c["title"], c.get("note", ""), c.get("running", False), c.get("unread", False)) for c in chats])
+        (heading, [panel.Row(c["id"], c["title"], c.get("note", ""), c.get("running", False), c.get("unread", False), c.get("soon", False)) for c in chats])
         for heading, chats in engine.groups.items()
         if chats
     ]
@@ -42,7 +46,15 @@ def draw_chat() -> None:
         st.button("New chat", icon=":material/edit_square:", width="stretch", key="new_chat", on_click=lambda: st.query_params.clear())
         with st.container(key="panel_list"):
             panel.chat_list(
-                groups, open_id=open_id, more=engine.state["more"], address="/", on_open=turn_to, on_rename=rename, on_delete=delete, on_all=show_all
+                groups,
+                open_id=open_id,
+                more=engine.state["more"],
+                address="/",
+                on_open=turn_to,
+                on_rename=rename,
+                on_delete=delete,
+                on_all=show_all,
+                on_search=search,
             )
         with st.container(key="panel_foot"):
             st.html('<p class="note">About 38 messages left</p>')

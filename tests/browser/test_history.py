@@ -1,0 +1,204 @@
+"""The history page in a real browser: 512 chats in a table, ticked, named, deleted, brought back, and taken home."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import secrets
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from chatpro import bootstrap
+from chatpro.config import Settings
+from chatpro.domain.accounts import Account
+from chatpro.domain.allowance import Anchor, SendKind, cycle_at
+from chatpro.domain.chats import AnswerState
+from chatpro.storage import Unit
+from chatpro.storage.seeding import PastCall, add_past_calls
+from tests.browser.patience import settled
+from tests.serving import Server
+from tests.upstream import Upstream
+
+CHATS = 512
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    fill(folder)
+    with (
+        Upstream(models=("gpt-4",)) as upstream,
+        Server(folder, upstream.address, CHATPRO_MODELS="gpt-4", CHATPRO_SHUTDOWN_SECONDS="0.5", CHATPRO_SAMPLE_ACCOUNTS="1") as started,
+    ):
+        yield started
+        assert "page failed" not in started.log.read_text()
+
+
+def fill(folder: Path) -> None:
+    """Somebody without a history gets hundreds of chats, the first of them long and nearly over. Written as columns: by the verbs it takes half a minute."""
+    house = bootstrap.build(Settings(demo_dir=folder / "demo", data_dir=folder / "var", models=("gpt-4",), sample_accounts=1))
+    person = house.accounts.sample("bench-1")
+    assert person is not None
+    now = house.now()
+    house.store.write(lambda unit: unit.add_anchor(person.id, Anchor((now - timedelta(days=88)).date(), "UTC"), now))
+    talk = [(f"Question {n} about the layout", f"Answer {n}. " + "It is a matter of taste. " * 30) for n in range(60)]
+    talk[3] = ("What about the façade at Zwölferhof?", "The façade needs **two** coats.")
+    exchanges = [("The long one", now - timedelta(days=85), talk)]
+    exchanges += [(f"Chat {n:03d}", now - timedelta(hours=CHATS - n), [(f"Question {n}", f"Answer {n}.")]) for n in range(1, CHATS)]
+    house.store.write(lambda unit: add_past_calls(unit, [call for n, one in enumerate(exchanges) for call in chat_of(unit, person, *one, n)]))
+    house.store.close()
+    house.analytics.close()
+
+
+def chat_of(unit: Unit, account: Account, title: str, at: datetime, talk: list[tuple[str, str]], tokens: int) -> Iterator[PastCall]:
+    chat, parent, anchor = secrets.token_hex(16), None, unit.anchor(account.id)
+    assert anchor is not None
+    unit.add_chat(account.id, chat, at)
+    unit.add_title(account.id, chat, title, at)
+    for n, (question, answer) in enumerate(talk):
+        ids, asked = [secrets.token_hex(16) for _ in range(4)], at + timedelta(seconds=n)
+        yield PastCall(
+            account.id, chat, parent, ids[0], ids[1], ids[2], ids[3], question, answer, AnswerState.FINISHED, SendKind.ORDINARY, cycle_at(anchor, asked),
+            "Freelancer Plus", 200_000, 10, 500, tokens, 1, 0, "measured", "gpt-4", "1", 100, asked, asked,
+        )  # fmt: skip
+        parent = ids[1]
+
+
+@pytest.fixture
+def page(server: Server, new_page: Callable[..., Any]) -> Any:
+    opened = new_page(accept_downloads=True)
+    opened.goto(f"{server.url}/history?as=bench-1")
+    expect(opened.get_by_role("table")).to_be_visible()
+    return opened
+
+
+def titles(page: Any) -> list[str]:
+    return page.locator("tbody th a").all_inner_texts()  # type: ignore[no-any-return]
+
+
+def shows(page: Any, *wanted: str) -> None:
+    settled(page, lambda: _equal(titles(page)[: len(wanted)], list(wanted)))
+
+
+def _equal(found: object, wanted: object) -> None:
+    assert found == wanted
+
+
+def test_hundreds_of_chats_are_a_table_that_sorts_bounds_and_pages_in_the_store(page: Any) -> None:
+    """By keyboard too; how it is looked at stands in the address and survives a reload."""
+    shows(page, "Chat 511", "Chat 510")
+    expect(page.get_by_text(re.compile(r"Page 1 of 21, 512 chats"))).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Last message")).to_have_attribute("aria-sort", "descending")
+
+    page.get_by_role("button", name="Tokens", exact=True).focus()
+    page.keyboard.press("Enter")
+    shows(page, "Chat 511")
+    expect(page.get_by_role("columnheader", name="Tokens")).to_have_attribute("aria-sort", "descending")
+    page.keyboard.press("Enter")
+    shows(page, "Chat 001", "Chat 002")
+    expect(page).to_have_url(re.compile("sort=tokens.*order=up|order=up.*sort=tokens"))
+    page.get_by_role("button", name="Next page").click()
+    shows(page, "Chat 026")
+    page.reload()
+    shows(page, "Chat 026")
+
+    page.goto(f"{page.url.split('?')[0]}?sort=title&order=up&page=99")
+    shows(page, "Chat 501")
+    expect(page.get_by_role("button", name="Next page")).to_have_attribute("aria-disabled", "true")
+
+
+def test_what_goes_soon_comes_first_and_says_so(page: Any) -> None:
+    """One click on the day of deletion."""
+    page.get_by_role("button", name="Deleted on").click()
+
+    shows(page, "The long one")
+    expect(page.get_by_role("row", name=re.compile("The long one")).locator(".goes.soon")).to_have_count(1)
+
+
+def test_a_title_is_changed_in_its_place_and_a_chat_deleted_and_brought_back(page: Any, server: Server) -> None:
+    """In the other tab it shows with the next click, without an error."""
+    other = page.context.new_page()
+    other.goto(f"{server.url}/history")
+    shows(other, "Chat 511")
+
+    page.get_by_role("button", name="Rename “Chat 511”").click()
+    page.keyboard.type("Façade")
+    page.keyboard.press("Enter")
+    shows(page, "Façade", "Chat 510")
+    page.get_by_role("button", name="Delete “Façade”").click()
+    shows(page, "Chat 510")
+    expect(page.get_by_text("The chat was deleted.")).to_be_visible()
+
+    other.get_by_role("button", name="Delete “Chat 511”").click()  # gone already
+    shows(other, "Chat 510")
+    expect(other.locator("[data-testid=stException]")).to_have_count(0)
+
+    page.get_by_role("button", name="Undo").click()
+    shows(page, "Façade", "Chat 510")
+    page.get_by_role("button", name="Rename “Façade”").click()
+    page.keyboard.type("Chat 511")
+    page.keyboard.press("Enter")
+    shows(page, "Chat 511")
+
+
+def test_several_are_ticked_over_pages_and_taken_home(page: Any) -> None:
+    """One from each of two pages; a ZIP with both, and the page says that it is there."""
+    page.get_by_role("checkbox", name="Choose “Chat 510”").check()
+    page.get_by_role("button", name="Next page").click()
+    shows(page, "Chat 486")
+    page.get_by_role("checkbox", name="Choose “Chat 486”").check()
+    expect(page.get_by_text("2 chats chosen")).to_be_visible()
+    page.get_by_label("Form of the export").select_option("json")
+
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Export", exact=True).click()
+
+    with zipfile.ZipFile(found.value.path()) as archive:
+        chats = [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")]
+    assert sorted(chat["title"] for chat in chats) == ["Chat 486", "Chat 510"]
+    expect(page.get_by_text(re.compile("is among your downloads"))).to_be_visible()
+
+
+@pytest.mark.fault(23)
+def test_everything_is_exported_and_opens(page: Any, server: Server, new_page: Callable[..., Any], tmp_path: Path) -> None:
+    """The first page of the ZIP leads to each chat, which opens from the disk without asking anybody for anything. Its address is dead afterwards."""
+    asked: list[str] = []
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Export everything").click()
+    with zipfile.ZipFile(io.BytesIO(Path(found.value.path()).read_bytes())) as archive:
+        assert archive.testzip() is None
+        archive.extractall(tmp_path)
+
+    reader = new_page()
+    reader.on("request", lambda request: asked.append(request.url) if not request.url.startswith("file:") else None)
+    reader.goto((tmp_path / "index.html").as_uri())
+    expect(reader.get_by_role("row")).to_have_count(CHATS + 1)
+    reader.get_by_role("link", name="The long one").click()
+    expect(reader.get_by_text("The façade needs two coats.")).to_be_visible()
+    account = json.loads((tmp_path / "account.json").read_text("utf-8"))
+    assert account["account"]["sign_in"]["subject"] == "bench-1" and len(account["receipts"]) > CHATS
+
+    assert asked == []
+    address = found.value.url
+    assert "/export/" in address and page.request.get(address).status == 404 == reader.request.get(address).status
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_usable_on_a_phone_and_has_no_fault_that_axe_finds(server: Server, new_page: Callable[..., Any], scheme: str) -> None:
+    """At 320 px nothing goes beyond the screen, each row has its day, and the table is still one to those who hear it."""
+    page = new_page(viewport={"width": 320, "height": 640}, color_scheme=scheme, has_touch=True)
+    page.goto(f"{server.url}/history?as=bench-1&sort=goes&order=up")
+    shows(page, "The long one")
+
+    settled(page, lambda: _equal(page.evaluate("() => document.documentElement.scrollWidth <= 320"), True))
+    expect(page.get_by_role("row", name=re.compile("The long one")).get_by_role("cell").nth(4)).to_contain_text(re.compile(r"\d+ \w{3}"))
+    found = Axe().run(page)
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found.response["violations"] if v["impact"] in ("serious", "critical")] == []
