@@ -5,7 +5,6 @@ The pages' own tests (AppTest) know neither the component that draws a growing a
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +12,13 @@ from threading import Event
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from chatpro import bootstrap
 from chatpro.config import Settings
-from tests.browser.patience import settled, still, until
+from tests.browser.axe import faults_of
+from tests.browser.patience import still, until
 from tests.cast import write_chat
 from tests.serving import Server
 from tests.upstream import HANG, Reply, Upstream, answer, in_two_parts, said
@@ -554,20 +553,6 @@ def test_the_panel_lists_the_newest_and_leads_to_all_of_them(mara: Person) -> No
 
 
 # --- For everyone -----------------------------------------------------------------------------------------------------
-
-
-def faults_of(page: Any) -> list[str]:
-    """What axe finds, one line each, and still finds while the page stands still: colours fade in and out between states."""
-    found: list[str] = []
-
-    def look() -> None:
-        violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        found[:] = [f"{fault['id']}: {node['target']} {node['html'][:160]}" for fault in violations for node in fault["nodes"]]
-        assert found == []
-
-    with contextlib.suppress(AssertionError):
-        settled(page, look, 15)
-    return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
