@@ -130,6 +130,22 @@ def test_a_plan_that_is_lowered_or_ends_during_an_answer_lets_it_finish_and_be_c
         assert_books_agree(house, mara)
 
 
+@pytest.mark.fault(47)
+def test_an_answer_that_is_settled_under_another_figure_warns_by_that_figure(tmp_path: Path) -> None:
+    """Reserved under 200,000 and settled under 100,000: it crosses 75 % of what is in force now, and of nothing else."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(("Some words", Hold(gate), Ended("stop")))) as house:
+        mara, ada = person(house, "mara"), person(house, "ada")
+        spend(house, mara, 74_900)
+        sent = send(house, mara, "Go " * 400)
+        house.accounts.entitle(ada, mara.id, PLAN, 100_000)
+        assert kinds(house, mara) == []
+        gate.set()
+        ended(house, mara, sent)
+
+        assert kinds(house, mara) == [("75", 100_000)]
+
+
 def test_what_a_provider_claims_at_sign_in_changes_a_cycle_as_an_admin_does(tmp_path: Path) -> None:
     """Ended and resumed with another plan: the warnings due under its figure are written with it, and open pages are told."""
     with running(tmp_path, scripted(), allowance_tokens=200_000) as house:

@@ -117,7 +117,7 @@ def new_engine(house: House, loop: asyncio.AbstractEventLoop) -> Answering:
 def stage() -> Iterator[Stage]:
     # In memory where the machine has such a place: what is tried here is no crash of the machine, and half of the time were its flushes.
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    clock, model, loop = Clock(), Told(), asyncio.new_event_loop()
+    clock, model, loop, patched = Clock(), Told(), asyncio.new_event_loop(), pytest.MonkeyPatch()
     house = build_house(folder, model=ScriptedSource(model), now=clock, save_seconds=3_600.0, running_per_account=3, waiting_seconds=600.0)  # type: ignore[arg-type]
     try:
         made: list[Answering] = []
@@ -126,10 +126,12 @@ def stage() -> Iterator[Stage]:
             made.append(new_engine(house, loop))
 
         loop.run_until_complete(begin())
+        patched.setattr("chatpro.storage.duckdb.READ_SECONDS", 60.0)  # a machine that stands still for two seconds is no finding
         yield Stage(house, clock, loop, model, made[0], person(house, "ada"))
     finally:
         loop.run_until_complete(bootstrap.stop(house))
         loop.close()
+        patched.undo()
         shutil.rmtree(folder)
 
 
