@@ -18,11 +18,7 @@ from playwright.sync_api import expect
 
 from chatpro import bootstrap
 from chatpro.config import Settings
-from chatpro.domain.accounts import Account
-from chatpro.domain.allowance import Anchor, SendKind, cycle_at
-from chatpro.domain.chats import AnswerState
 from chatpro.storage import Unit
-from chatpro.storage.seeding import PastCall, add_past_calls
 from tests.browser.patience import settled
 from tests.serving import Server
 from tests.upstream import Upstream
@@ -48,28 +44,34 @@ def fill(folder: Path) -> None:
     person = house.accounts.sample("bench-1")
     assert person is not None
     now = house.now()
-    house.store.write(lambda unit: unit.add_anchor(person.id, Anchor((now - timedelta(days=88)).date(), "UTC"), now))
     talk = [(f"Question {n} about the layout", f"Answer {n}. " + "It is a matter of taste. " * 30) for n in range(60)]
     talk[3] = ("What about the façade at Zwölferhof?", "The façade needs **two** coats.")
-    exchanges = [("The long one", now - timedelta(days=85), talk)]
-    exchanges += [(f"Chat {n:03d}", now - timedelta(hours=CHATS - n), [(f"Question {n}", f"Answer {n}.")]) for n in range(1, CHATS)]
-    house.store.write(lambda unit: add_past_calls(unit, [call for n, one in enumerate(exchanges) for call in chat_of(unit, person, *one, n)]))
+    house.store.write(lambda unit: _chats(unit, person.id, [("The long one", now - timedelta(days=85), talk)]))
+    others = [(f"Chat {n:03d}", now - timedelta(hours=CHATS - n), [(f"Question {n}", f"Answer {n}.")]) for n in range(1, CHATS)]
+    house.store.write(lambda unit: _chats(unit, person.id, others))
     house.store.close()
     house.analytics.close()
 
 
-def chat_of(unit: Unit, account: Account, title: str, at: datetime, talk: list[tuple[str, str]], tokens: int) -> Iterator[PastCall]:
-    chat, parent, anchor = secrets.token_hex(16), None, unit.anchor(account.id)
-    assert anchor is not None
-    unit.add_chat(account.id, chat, at)
-    unit.add_title(account.id, chat, title, at)
-    for n, (question, answer) in enumerate(talk):
-        ids, asked = [secrets.token_hex(16) for _ in range(4)], at + timedelta(seconds=n)
-        yield PastCall(
-            account.id, chat, parent, ids[0], ids[1], ids[2], ids[3], question, answer, AnswerState.FINISHED, SendKind.ORDINARY, cycle_at(anchor, asked),
-            "Freelancer Plus", 200_000, 10, 500, tokens, 1, 0, "measured", "gpt-4", "1", 100, asked, asked,
-        )  # fmt: skip
-        parent = ids[1]
+def _chats(unit: Unit, account: str, chats: list[tuple[str, datetime, list[tuple[str, str]]]]) -> None:
+    """Titles, times and what was said; the n-th chat's answers cost n tokens each."""
+    tables: dict[str, list[tuple[object, ...]]] = {name: [] for name in ("chats", "titles", "messages", "answers", "usage_entries")}
+    for n, (title, at, talk) in enumerate(chats):
+        chat, parent = secrets.token_hex(16), None
+        tables["chats"].append((account, chat, at, None))
+        tables["titles"].append((account, chat, unit._next("titles"), None, title, at))
+        for m, (question, answer) in enumerate(talk):
+            asked, told, sent = secrets.token_hex(16), secrets.token_hex(16), at + timedelta(seconds=m)
+            first, second = unit._next("messages"), unit._next("messages")
+            tables["messages"].append((account, asked, chat, parent, first, "freelancer", question, sent))
+            tables["messages"].append((account, told, chat, asked, second, "answer", answer, sent))
+            tables["answers"].append((account, told, chat, asked, told, 1, told, second, "finished", None, "gpt-4", "1", 0, False, sent, sent))
+            entry = (unit._next("usage_entries"), told, told, at, "Freelancer Plus", n + 1, 0, 0, "measured", 0, "gpt-4", "1", 9, 9, "finished", sent, 1)
+            tables["usage_entries"].append((account, *entry))
+            parent = told
+    for name, rows in tables.items():
+        line = f"({', '.join('?' * len(rows[0]))})"
+        unit._all(f"INSERT INTO {name} VALUES {', '.join([line] * len(rows))}", *(value for row in rows for value in row))
 
 
 @pytest.fixture
