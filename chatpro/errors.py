@@ -25,6 +25,10 @@ class NotFound(ChatProError):
         super().__init__("Not found.")
 
 
+class TooLate(ChatProError):
+    """What could be taken back for a while can't be any more; the sentence says what holds now."""
+
+
 class NotAllowed(ChatProError):
     """The account has no role for this verb. Pages are gated before, so a person should never read it."""
 
@@ -74,6 +78,10 @@ class TextNotStorable(StatementFailed):
 
 class ReadTooLong(ChatProError):
     """A read stayed open longer than its bound: it would keep deleted bytes alive and hold up checkpoints."""
+
+
+class PurgeFailed(ChatProError):
+    """A purge could not be done to its end; the old tables stay, and nobody can read what should have gone. The sentence is for an admin."""
 
 
 class Problem(StrEnum):

@@ -16,6 +16,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 TITLE_CHARS = 60
 
+UNDO = timedelta(minutes=10)
+"""How long a deletion can be taken back. From then on the chat goes with the next rewrite."""
+
+GONE_WITHIN = timedelta(hours=24)
+"""The promise: that long after it could be read last, no file of the store holds it any more. The purge runs twice in it."""
+
 
 class Linked(Protocol):
     """What follows what: all that the versions of a chat are told by."""

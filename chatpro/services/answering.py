@@ -641,7 +641,7 @@ class Answering:
         since = readable_since(self._now(), self._settings.retention_days)
 
         def work(rows: Unit) -> list[Message]:
-            _need_reachable(rows, wish.actor.id, wish.chat_id)
+            _begins(rows, wish)
             rows.draft(wish.actor.id, wish.chat_id, since)  # for the unit of work, which finds it in memory then
             return rows.outline(wish.actor.id, wish.chat_id, since)
 
@@ -666,7 +666,7 @@ class Answering:
         person = unit.person(account_id)
         if person.account is None or person.account.closed or not person.account.has(Role.FREELANCER):
             raise NotAllowed
-        new_chat = _need_reachable(unit, account_id, chat_id)
+        new_chat = _begins(unit, wish)
         calls = [] if new_chat else unit.calls_of_request(account_id, chat_id, request)
         if calls and calls[-1].reservation_state in ("pending", "settled"):
             return Sent(chat_id, calls[-1].answer_id, SendKind.ORDINARY, 0, False)
@@ -730,12 +730,14 @@ class Answering:
         return room
 
     def _store_question(self, unit: Unit, account_id: str, chat_id: str, question_id: str, new_chat: bool, offer: _Offer, now: datetime) -> None:
+        since = readable_since(now, self._settings.retention_days)
         if new_chat:
             unit.add_chat(account_id, chat_id, now)
-            unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
         if new_chat or not unit.has_message(account_id, chat_id, question_id):
+            if unit.title(account_id, chat_id, since) is None:  # a new one, or one whose title went with the message it came from
+                unit.add_title(account_id, chat_id, title_from(offer.text), now, question_id)
             unit.add_message(account_id, question_id, chat_id, offer.parent, "freelancer", offer.text, now)
-        kept = unit.draft(account_id, chat_id, readable_since(now, self._settings.retention_days))
+        kept = unit.draft(account_id, chat_id, since)
         if kept is not None and kept[1] == offer.text:
             unit.keep_draft(account_id, chat_id, secrets.token_hex(8), "", now)
 
@@ -1117,6 +1119,14 @@ def _need_reachable(rows: Unit, account_id: str, chat_id: str) -> bool:
     if not rows.may_begin_chat(account_id, chat_id):
         raise NotFound
     return True
+
+
+def _begins(rows: Unit, wish: _Wish) -> bool:
+    """Whether a send begins its chat. Raises NotFound where it can't, and where it goes on in one that is gone: purged since it was on the screen."""
+    begins = _need_reachable(rows, wish.actor.id, wish.chat_id)
+    if begins and (wish.follows or wish.edits or wish.question):
+        raise NotFound
+    return begins
 
 
 def _figure(claimed: object) -> str:

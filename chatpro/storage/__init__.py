@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from chatpro.storage.rewrite import Purged
 from chatpro.storage.sql import Person, Unit
 
-__all__ = ["Gap", "Head", "Person", "Store", "Unit"]
+__all__ = ["Gap", "Head", "Person", "Purged", "Store", "Unit"]
 
 T = TypeVar("T")
 
@@ -74,6 +75,18 @@ class Store(Protocol):
         """Run reads on a snapshot of their own, beside writers; nothing is ever committed. Raises ReadTooLong after 2 seconds.
 
         What the store remembers (chatpro/storage/memory.py) is as of the last commit, and so may be newer than the rest."""
+        ...
+
+    def purge(
+        self, since: datetime, deleted: datetime, *, sorted_before: int = 0, go_on: Callable[[], bool] = lambda: True,
+        tell: Callable[[str, float], None] = lambda what, share: None, gentle: bool = True,
+    ) -> Purged:  # fmt: skip
+        """Take out of every file of the store what was sent at `since` or before, and chats deleted at `deleted` or before, while others write.
+
+        `sorted_before`: the messages that the last run left sorted. `go_on` is asked before each step; `tell` hears what is being done and
+        how far it is (0 to 1); `gentle` leaves others as much time as it takes. May be cut off anywhere, and run again. Raises PurgeFailed where
+        it can't be done now (no room, a run under way, told to stop), StoreUnavailable when the disk fails; then everything is as it was.
+        """
         ...
 
     @property

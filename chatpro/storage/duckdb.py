@@ -42,6 +42,7 @@ from chatpro.errors import (
     ChatProError,
     ConfigError,
     DuplicateKey,
+    PurgeFailed,
     ReadTooLong,
     StatementFailed,
     StoreDamaged,
@@ -51,6 +52,7 @@ from chatpro.errors import (
 )
 from chatpro.storage import Gap, Head, Unit, migrate, witness
 from chatpro.storage.memory import Changes, Memory
+from chatpro.storage.rewrite import ROW_GROUP_ROWS, Purged, Rewrite
 
 log = logging.getLogger("chatpro.storage")
 
@@ -90,6 +92,9 @@ CHECKPOINT_TRIES = 40
 PARSED, PARSED_CHARS = 500, 2_000
 """Statements kept parsed, some kilobytes each, and the longest: several times as many as there are in sql.py, without the savings of many answers
 at once, which differ by their number."""
+
+CATALOG = "chatpro"
+USE = f"USE {CATALOG}"
 
 CONTROL = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "CHECKPOINT", "SET", "PRAGMA")
 
@@ -135,9 +140,10 @@ class DuckStore:
         self._memory = Memory()
         self._lock = threading.Lock()
         self._work, self._ready, self._watched, self._drained = (threading.Condition(self._lock) for _ in range(4))
-        self._queue: deque[tuple[Callable[[_Session], Any], Future[Any]]] = deque()
+        self._queue: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._reads: dict[_Session, None] = {}
         self._closing = self._closed = False
+        self._purging = threading.Lock()
 
         self._instance: _Instance | None = None
         self._dead: _Instance | None = None
@@ -186,6 +192,10 @@ class DuckStore:
             raise
 
     def submit(self, work: Callable[[Unit], T]) -> Future[T]:
+        return self._queued(lambda: self._unit(partial(self._work_on, work)))
+
+    def _queued(self, job: Callable[[], T]) -> Future[T]:
+        """To be done by the writer, in its turn."""
         future: Future[T] = Future()
         refusal: str | None = None
         if os.getpid() != self._pid:
@@ -197,7 +207,7 @@ class DuckStore:
                 elif len(self._queue) >= WAITING_UNITS:
                     refusal = QUEUE_FULL
                 else:
-                    self._queue.append((partial(self._work_on, work), future))
+                    self._queue.append((job, future))
                     self._work.notify()
         if refusal is not None:
             future.set_exception(StoreUnavailable(refusal))
@@ -227,6 +237,25 @@ class DuckStore:
             raise StoreUnavailable(AFTER_FORK)
         if self._closing:
             raise StoreUnavailable(CLOSED)
+
+    def purge(
+        self, since: datetime, deleted: datetime, *, sorted_before: int = 0, go_on: Callable[[], bool] = lambda: True,
+        tell: Callable[[str, float], None] = lambda what, share: None, gentle: bool = True,
+    ) -> Purged:  # fmt: skip
+        if not self._purging.acquire(blocking=False):
+            raise PurgeFailed("A purge is running already.")
+        try:
+            return Rewrite(self, since, deleted, sorted_before=sorted_before, go_on=go_on, tell=tell, gentle=gentle).run()
+        finally:
+            self._purging.release()
+
+    def checkpoint(self) -> bool:
+        """Fold the log into the file between two units. False when a reader is in the way. Raises StoreUnavailable when the disk fails."""
+        return self._queued(self._checkpoint_between).result()
+
+    def free_bytes(self) -> int:
+        """Room on the disk."""
+        return self._free()
 
     @property
     def gap(self) -> Gap | None:
@@ -323,18 +352,26 @@ class DuckStore:
 
     def _connect(self) -> _Instance:
         self._beside(".wal.damaged").unlink(missing_ok=True)
+        # Attached to an engine without a file of its own: only so can the size of the row groups be said.
+        root = duckdb.connect(":memory:", config=self._settings())
         try:
-            root = duckdb.connect(str(self._path), config=self._settings())
+            self._attach(root)
         except duckdb.Error as error:
             if not self._mend_log(error):
+                root.close()
                 raise
-            root = duckdb.connect(str(self._path), config=self._settings())
+            self._attach(root)
         # We checkpoint at closing ourselves, where a refusal can be seen; and never into a file that was put there by somebody else.
         root.execute("PRAGMA disable_checkpoint_on_shutdown")
         # Not among the settings above: the folder for spilling can't be named any more once this is off.
         root.execute("SET enable_external_access = false")
         root.execute("SET lock_configuration = true")
         return _Instance(root)
+
+    def _attach(self, root: duckdb.DuckDBPyConnection) -> None:
+        quoted = str(self._path).replace("'", "''")
+        root.execute(f"ATTACH '{quoted}' AS {CATALOG} (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
+        root.execute(USE)
 
     def _mend_log(self, error: duckdb.Error) -> bool:
         """Cut a damaged log before its first bad entry, where the engine refuses it. True when that was possible.
@@ -363,7 +400,7 @@ class DuckStore:
 
         Blocks in use only: free ones at the end are counted by the engine and not there. Not while there is a log: what reading it took is in no file.
         """
-        size, used = self._raw()("SELECT block_size, used_blocks FROM pragma_database_size()", [])[0]
+        size, used = self._raw()("SELECT block_size, used_blocks FROM pragma_database_size() WHERE database_name = current_database()", [])[0]
         if not self._wal.exists() and os.stat(self._path).st_size < HEADER_BYTES + size * used:
             raise self._damaged()
 
@@ -448,7 +485,7 @@ class DuckStore:
         if "Could not set lock" in words or "Conflicting lock" in words:
             holder = re.search(r"\(PID (\d+)\)", words)
             failure = StoreInUse(str(self._path), int(holder[1]) if holder else None)
-        elif "different configuration" in words:
+        elif "different configuration" in words or "already attached" in words:
             failure = StoreInUse(str(self._path), os.getpid())
         elif (trouble := _disk_trouble(error)) is not None:
             failure = StoreUnavailable(trouble)
@@ -471,13 +508,13 @@ class DuckStore:
         try:
             while (job := self._next_job()) is not None:
                 for work, future in job:
-                    self._serve(work, future)
+                    _serve(work, future)
                 del job  # a result or a traceback kept here would live until the next unit
                 self._do_chores()
         finally:
             self._shut()
 
-    def _next_job(self) -> list[tuple[Callable[[_Session], Any], Future[Any]]] | None:
+    def _next_job(self) -> list[tuple[Callable[[], Any], Future[Any]]] | None:
         """The next unit, an empty list when chores are due, None when it is time to close."""
         with self._lock:
             while not self._queue:
@@ -489,16 +526,6 @@ class DuckStore:
                     return []
                 self._work.wait(wait)
             return [self._queue.popleft()]
-
-    def _serve(self, work: Callable[[_Session], T], future: Future[T]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self._unit(work)
-        except BaseException as error:  # CancelledError and Streamlit's StopException too: they are the caller's, the writer lives on
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
     def _unit(self, work: Callable[[_Session], T]) -> T:
         """One transaction: all of it is there when this returns, none of it when it raises."""
@@ -685,6 +712,25 @@ class DuckStore:
             self._condemn(instance, None)
         self._tighten()
 
+    def _checkpoint_between(self) -> bool:
+        """As a purge asks for it. Unlike the one above it never waits for readers: it is asked again, and sends go on meanwhile."""
+        instance = self._writable()
+        failure: ChatProError | None = None
+        try:
+            instance.writer.execute("CHECKPOINT")
+        except duckdb.TransactionException:
+            return False
+        except duckdb.Error as error:
+            trouble = _disk_trouble(error) or DISK_FAILS
+            self._condemn(instance, (trouble, type(error).__name__))
+            failure = StoreUnavailable(trouble + KEPT)
+            failure.__cause__ = _scrubbed(error)
+        if failure is not None:
+            raise failure
+        self._log_identity = None
+        self._tighten()
+        return True
+
     def _probe(self) -> None:
         """Find out by a real commit whether saving works again: while the page says that it doesn't, nobody else may try."""
         if self._problem != DISK_FULL or self._free() >= ROOM_TO_TRY_BYTES:
@@ -768,18 +814,26 @@ class DuckStore:
 
     def _enter(self) -> _Session:
         """A cursor of one's own, on the watch list. Waits for a store that is being opened again, but no longer than a read may take."""
-        with self._lock:
-            self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
-            if self._closing:
-                raise StoreUnavailable(CLOSED)
-            if self._instance is None:
-                raise StoreUnavailable((self._problem or DISK_FAILS) + KEPT)
-            cursor = self._instance.idle.pop() if self._instance.idle else self._instance.root.cursor()
-            session = _Session(cursor, self._instance, time.monotonic() + READ_SECONDS)
-            self._reads[session] = None
-            if len(self._reads) == 1:
-                self._watched.notify()
-        return session
+        for _ in range(2):
+            with self._lock:
+                self._ready.wait_for(lambda: self._instance is not None or self._closing, READ_SECONDS)
+                if self._closing:
+                    raise StoreUnavailable(CLOSED)
+                if self._instance is None:
+                    raise StoreUnavailable((self._problem or DISK_FAILS) + KEPT)
+                instance = self._instance
+                try:
+                    cursor = instance.idle.pop() if instance.idle else instance.cursor()
+                except duckdb.Error as error:  # it died a moment ago and nobody has noticed yet
+                    trouble = (_disk_trouble(error) or DISK_FAILS, type(error).__name__)
+                else:
+                    session = _Session(cursor, instance, time.monotonic() + READ_SECONDS)
+                    self._reads[session] = None
+                    if len(self._reads) == 1:
+                        self._watched.notify()
+                    return session
+            self._condemn(instance, trouble)
+        raise StoreUnavailable(trouble[0] + KEPT)
 
     def _leave(self, session: _Session) -> None:
         clean = session.end(kept=False)
@@ -810,7 +864,7 @@ class _Instance:
 
     def __init__(self, root: duckdb.DuckDBPyConnection) -> None:
         self.root = root
-        self.writer = root.cursor()
+        self.writer = self.cursor()
         self.idle: list[duckdb.DuckDBPyConnection] = []
         self._parsed: dict[str, duckdb.Statement] = {}
 
@@ -825,6 +879,12 @@ class _Instance:
                 return sql
             found = self._parsed[sql] = statements[0]
         return found
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A new one that knows the store's tables: a cursor takes nothing over of what its parent was told."""
+        cursor = self.root.cursor()
+        cursor.execute(USE)
+        return cursor
 
     def close(self, reading: Sequence[duckdb.DuckDBPyConnection] = ()) -> None:
         for cursor in (*self.idle, *reading, self.writer, self.root):
@@ -873,7 +933,7 @@ class _Session:
                 except Exception as error:
                     self._failure = self._stopped or _translated(error, sql, reading=self.deadline < float("inf"))
                     self.trouble = (_disk_trouble(error) or DISK_FAILS, type(error).__name__)
-                    fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException)
+                    fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException) or "has been invalidated" in str(error)[:80]
                     # After a commit that failed for the disk's sake nobody knows what the engine holds in memory; opening again tells.
                     self.broken = self._stopped is None and (fatal or (sql == "COMMIT" and not isinstance(self._failure, StatementFailed)))
         # Raised out here: inside, the engine's own exception would hang on it as its context, with all its words.
@@ -944,6 +1004,17 @@ class _Reading:
     def end(self) -> _Session | None:
         self._over = True
         return self._session
+
+
+def _serve(work: Callable[[], T], future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:  # CancelledError and Streamlit's StopException too: they are the caller's, the writer lives on
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def _refused(sql: str, values: Sequence[object]) -> StatementFailed | None:

@@ -40,12 +40,12 @@ class Migration:
 
 
 def known(folder: Path = FOLDER) -> list[Migration]:
-    """All migrations of this version, in order. Numbers without a hole and without a twin, or the release was put together wrongly."""
+    """All migrations of this version, in order. Numbers may have holes, never a twin, or the release was put together wrongly."""
     files = sorted(folder.glob("*.sql"))
     parts = [re.fullmatch(r"(\d{4})_(\w+)", file.stem) for file in files]
     found = [Migration(int(part[1]), part[2], file.read_text("utf-8")) for part, file in zip(parts, files, strict=True) if part]
-    if [m.number for m in found] != list(range(1, len(files) + 1)):
-        raise StoreDamaged(f"The migrations in {folder} are not numbered 0001, 0002, … one each: this copy of the program is not whole.")
+    if len({m.number for m in found}) != len(files) or not found or found[0].number != 1:
+        raise StoreDamaged(f"The migrations in {folder} are not numbered from 0001 on, each once: this copy of the program is not whole.")
     return found
 
 
@@ -55,7 +55,7 @@ def pending(migrations: Sequence[Migration], applied: Sequence[tuple[int, str, s
     for number, name, sha256 in applied:
         if number not in code:
             raise StoreDamaged(
-                f"The store was made by a newer version of this program (it has step {number:04}_{name}, this version ends at {len(code):04}). "
+                f"The store was made by a newer version of this program (it has step {number:04}_{name}, this version ends at {max(code):04}). "
                 "Start that version, or put back a copy of the store from before the upgrade."
             )
         if code[number].sha256 != sha256:
@@ -72,7 +72,7 @@ def fault_point(name: str) -> None:
 
     Points of the store: `store.create`, `store.migrate:0001:7` (before the seventh statement of the first file; the record of the
     file and the commit are statements too), `store.witness`. Of answers: `answering.reserved` (the call is not made yet), `answering.ended` (not
-    settled yet), `answering.settled` (nobody was told yet).
+    settled yet), `answering.settled` (nobody was told yet). Those of the purge stand in rewrite.py.
     """
     if name in os.environ.get("CHATPRO_TEST_FAULTS", "").split(","):
         os.kill(os.getpid(), signal.SIGKILL)

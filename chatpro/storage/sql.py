@@ -74,6 +74,20 @@ class UsageEntry:
 
 
 @dataclass(frozen=True)
+class PurgeRun:
+    """One finished purge: how many rows went, who asked for it (None: the clock), and how many messages it left sorted."""
+
+    began_at: datetime
+    ended_at: datetime
+    asked_by: str | None
+    messages: int
+    titles: int
+    drafts: int
+    chats: int
+    sorted: int
+
+
+@dataclass(frozen=True)
 class GivenWarning:
     """One warning that was given. `dismissed_at` is when the person put it away, None while they have not."""
 
@@ -312,6 +326,16 @@ class Unit:
 
     def delete_chat(self, account_id: str, chat_id: str, at: datetime) -> bool:
         return self._turn_chat(account_id, chat_id, at, "deleted_at IS NULL")
+
+    def delete_chats(self, account_id: str, at: datetime) -> list[str]:
+        """All of the account's chats. Returns the ids of those that were not deleted before."""
+        self._changes(account_id, CHATS)
+        return [r[0] for r in self._write("UPDATE chats SET deleted_at = ? WHERE account_id = ? AND deleted_at IS NULL RETURNING id", at, account_id)]
+
+    def deleted_at(self, account_id: str, chat_id: str) -> datetime | None:
+        """When this chat of the account was deleted, None when it was not, is gone for good, or is none of the account's."""
+        row = self._one("SELECT deleted_at FROM chats WHERE id = ? AND account_id = ?", chat_id, account_id)
+        return _maybe(row[0]) if row else None
 
     def restore_chat(self, account_id: str, chat_id: str) -> bool:
         return self._turn_chat(account_id, chat_id, None, "deleted_at IS NOT NULL")
@@ -842,6 +866,23 @@ class Unit:
             ) e ORDER BY sequence
         """
         return [AuditEntry(r[0], r[1], r[2], r[3], r[4], r[5], _out(r[6]), r[7], r[8]) for r in self._all(sql, limit)]
+
+    # --- the purge --------------------------------------------------------------------------------------------------
+
+    def add_purge(self, run: PurgeRun) -> None:
+        values = (run.began_at, run.ended_at, run.asked_by, run.messages, run.titles, run.drafts, run.chats, run.sorted)
+        self._write("INSERT INTO purges VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._next("purges"), *values)
+
+    def last_purge(self) -> PurgeRun | None:
+        """The newest run that came to its end."""
+        row = self._one("SELECT * FROM purges ORDER BY sequence DESC LIMIT 1")
+        return PurgeRun(_out(row[1]), _out(row[2]), *row[3:]) if row else None
+
+    def past_their_day(self, since: datetime, deleted: datetime) -> tuple[int, int]:
+        """(messages sent at `since` or before, chats deleted at `deleted` or before) that are still in the store's files."""
+        messages = self._one("SELECT count(*) FROM messages WHERE sent_at <= ?", since)
+        chats = self._one("SELECT count(*) FROM chats WHERE deleted_at <= ?", deleted)
+        return (int(messages[0]) if messages else 0, int(chats[0]) if chats else 0)
 
     # --- the content-free copy --------------------------------------------------------------------------------------
 

@@ -428,7 +428,7 @@ def test_the_witness_is_never_ahead_of_the_store(tmp_path: Path, monkeypatch: py
         save(path, head)
         if isinstance(threading.current_thread(), threading._MainThread):
             return  # at opening
-        there = store._instance.root.cursor().execute("SELECT count(*) FROM audit_entries").fetchone() if store._instance else (0,)
+        there = store._instance.cursor().execute("SELECT count(*) FROM audit_entries").fetchone() if store._instance else (0,)
         if there is None or head.audit_count > there[0]:
             ahead.append((head.audit_count, there[0] if there else -1))
 

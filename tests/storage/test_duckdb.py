@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[DuckStore]:
 def test_a_duplicate_key_that_shows_only_at_commit_is_the_same_failure(store: DuckStore) -> None:
     """DuckDB lets both inserts of one key pass and refuses the second commit, with another exception than at the statement."""
     assert store._instance is not None
-    rival = store._instance.root.cursor()
+    rival = store._instance.cursor()
 
     def work(unit: Unit) -> None:
         add_role("casey")(unit)
@@ -97,7 +97,7 @@ def test_settings_can_not_be_changed_once_open(store: DuckStore) -> None:
     assert store._instance is not None
     for statement in ("SET memory_limit = '100GB'", "SET lock_configuration = false", "SET enable_external_access = true", "SET threads = 64"):
         with pytest.raises(duckdb.Error, match="locked"):
-            store._instance.root.cursor().execute(statement)
+            store._instance.cursor().execute(statement)
 
 
 def test_the_engine_takes_the_memory_and_threads_it_is_given(tmp_path: Path) -> None:
