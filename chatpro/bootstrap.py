@@ -84,7 +84,7 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     history.answered = answering.running_chats
     if settings.demo:
         sample.fill(store, settings, now())
-    housekeeping = Housekeeping(store, copy, answering, now)
+    housekeeping = Housekeeping(store, copy, answering, settings, now)
     return House(settings, store, model, cards, accounts, history, Export(store, settings, now), answering, Analytics(copy, now), housekeeping, now)
 
 
@@ -100,8 +100,9 @@ def model_source(settings: Settings, cards: Cards) -> ModelSource:
 
 
 async def start(built: House) -> None:
-    """Settle what a dead process left, find the model, let answers run on this loop, begin to keep house."""
+    """Settle what a dead process left, take out text that is late, find the model, let answers run on this loop, begin to keep house."""
     await asyncio.to_thread(built.answering.recover)
+    await asyncio.to_thread(built.housekeeping.purge_late)
     await built.model.start()
     built.answering.start(asyncio.get_running_loop())
     built.housekeeping.start(asyncio.get_running_loop())

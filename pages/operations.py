@@ -40,6 +40,7 @@ def draw() -> None:
     _model()
     if report is not None:
         _store(report)
+        _purge(report)
         _audit(report)
 
 
@@ -50,6 +51,10 @@ def _wrong(report: Report) -> list[str]:
         wrong.append(f"The audit's chain does not hold at entry {report.audit_first_broken}: it was changed from outside this program.")
     if report.counters_that_differ:
         wrong.append(f"{parts.count_of(report.counters_that_differ, 'counter')} out of step with the ledger; the next reconcile puts that right.")
+    if late := report.late_messages + report.late_chats:
+        wrong.append(
+            f"{late:,d} messages or deleted chats are in the files for more than a day past their time. Nobody can read them; the purge takes them out."
+        )
     if report.pending_past_expiry:
         wrong.append(f"{parts.count_of(report.pending_past_expiry, 'reservation')} past the time; they are given back within a minute.")
     return wrong
@@ -78,6 +83,27 @@ def _store(report: Report) -> None:
     )
     for repair in report.repairs[:SHOWN_REPAIRS]:
         parts.note(f"{_moment(repair.at)}, account {repair.account_id}, {repair.figures}")
+
+
+def _purge(report: Report) -> None:
+    """When text was last taken out of the files, and a way to have it done now."""
+    st.header("Text past its days", anchor=False)
+    last, runs = report.last_purge, report.purging
+    facts = {"Now": f"{runs.doing.capitalize()}, {runs.share:.0%}" if runs else "Nothing runs; the next run is at most 12 hours after the last one"}
+    if last is None:
+        facts["Last run"] = "None yet"
+    else:
+        counts = ((last.messages, "message"), (last.titles, "title"), (last.drafts, "draft"), (last.chats, "chat"))
+        facts["Last run"] = f"{_moment(last.ended_at)}, {(last.ended_at - last.began_at).total_seconds():,.0f} seconds"
+        facts["Taken out by it"] = ", ".join(parts.count_of(count, word) for count, word in counts)
+    st.html(parts.facts_html(facts))
+    if st.button("Take out now what is past its days", key="purge_now", disabled=runs is not None):
+        try:
+            house().housekeeping.purge_now(account)
+        except ChatProError as error:
+            parts.notice("plain", "info", "That did not work.", str(error))
+        else:
+            st.rerun()
 
 
 def _audit(report: Report) -> None:

@@ -12,8 +12,8 @@ from datetime import datetime
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Role
-from chatpro.domain.chats import AnswerState, Chat, Column, Listed, Message, clean_title, conversation, deleted_on, readable_since, versions
-from chatpro.errors import NotAllowed, NotFound, NotSendable
+from chatpro.domain.chats import UNDO, AnswerState, Chat, Column, Listed, Message, clean_title, conversation, deleted_on, readable_since, versions
+from chatpro.errors import NotAllowed, NotFound, NotSendable, TooLate
 from chatpro.storage import Store, Unit
 
 LISTED = 25
@@ -148,27 +148,52 @@ class History:
 
         self._store.write(work)
 
-    def delete(self, actor: Account, chat_id: str) -> None:
-        """Take an own chat out of every list and reading at once. Raises NotFound. Usage and receipts stay as they are."""
+    def delete(self, actor: Account, chat_id: str) -> datetime:
+        """Take an own chat out of every list and reading at once. Returns until when that can be taken back; then its text goes with the next
+        rewrite. Raises NotFound. Usage and receipts stay as they are."""
         _need_freelancer(actor)
+        now = self._now()
 
         def work(unit: Unit) -> None:
-            if not unit.delete_chat(actor.id, chat_id, self._now()):
+            if not unit.delete_chat(actor.id, chat_id, now):
                 raise NotFound
-            unit.append_audit(actor.id, "chat.deleted", self._now(), subject=chat_id)
+            unit.append_audit(actor.id, "chat.deleted", now, subject=chat_id)
 
         self._store.write(work)
         for call in self.on_deleted:
             call(actor.id, chat_id)
+        return now + UNDO
+
+    def delete_all(self, actor: Account) -> list[str]:
+        """All own chats, as `delete` does with one. Returns their ids, with which each can be taken back."""
+        _need_freelancer(actor)
+        now = self._now()
+
+        def work(unit: Unit) -> list[str]:
+            gone = unit.delete_chats(actor.id, now)
+            for chat_id in gone:
+                unit.append_audit(actor.id, "chat.deleted", now, subject=chat_id)
+            return gone
+
+        gone = self._store.write(work)
+        for call in self.on_deleted:
+            for chat_id in gone:
+                call(actor.id, chat_id)
+        return gone
 
     def restore(self, actor: Account, chat_id: str) -> None:
-        """Take back the deletion of an own chat. Raises NotFound when there is nothing to take back."""
+        """Take back the deletion of an own chat. Raises NotFound when there is nothing to take back, TooLate after its ten minutes."""
         _need_freelancer(actor)
+        now = self._now()
 
         def work(unit: Unit) -> None:
-            if not unit.restore_chat(actor.id, chat_id):
+            deleted_at = unit.deleted_at(actor.id, chat_id)
+            if deleted_at is None:
                 raise NotFound
-            unit.append_audit(actor.id, "chat.restored", self._now(), subject=chat_id)
+            if deleted_at + UNDO <= now:
+                raise TooLate("A deletion can be taken back for ten minutes, and these are over. The text is being taken out of all files.")
+            unit.restore_chat(actor.id, chat_id)
+            unit.append_audit(actor.id, "chat.restored", now, subject=chat_id)
 
         self._store.write(work)
 

@@ -166,6 +166,19 @@ def test_a_failing_job_and_a_model_in_trouble_are_said(house: House) -> None:
     assert "carried over" in said and "shut down by its provider" in said
 
 
+def test_an_admin_has_text_past_its_days_taken_out(house: House) -> None:
+    """What is late is said; one click takes it out, the page says when and how much, and the audit has who asked."""
+    write_chat(house, person(house, "mara"), ("Old", "Old"), at=house.now() - timedelta(days=92))
+    test = page("operations", "ada")
+    assert "2 messages or deleted chats are in the files for more than a day past their time" in words(test) and "None yet" in words(test)
+
+    test.button(key="purge_now").click().run()
+
+    said = words(test)
+    assert "2 messages, 1 title, 0 drafts, 1 chat" in said and "Nothing needs attention." in said
+    assert [e.actor for e in house.store.read(lambda rows: rows.audit_entries()) if e.action == "purge.asked"] == [person(house, "ada").id]
+
+
 @pytest.mark.fault(109)
 def test_operations_read_nobodys_words(house: House, spy_on_text: Callable[[], list[str]]) -> None:
     """Admin gives no reading of chats: counts and ids, and no key of the configuration."""

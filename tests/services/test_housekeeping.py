@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from chatpro.bootstrap import House
+from chatpro.config import Settings
 from chatpro.domain.disputes import first_broken
 from chatpro.errors import NotAllowed, StoreUnavailable
 from chatpro.services.housekeeping import Housekeeping, Job
+from chatpro.storage import Purged
 from tests.cast import build_house, person, spend
 
 
@@ -134,8 +136,16 @@ class Part:
             raise StoreUnavailable("Saving is not possible: M4rk3r is in these words.")
 
     def read(self, work: Any) -> list[object]:
-        self._do("reconcile")
+        if "counters" in repr(work.__code__.co_names):
+            self._do("reconcile")
         return []
+
+    def write(self, work: Any) -> None:
+        pass
+
+    def purge(self, *bounds: object, **given: object) -> Purged:
+        self._do("purge")
+        return Purged(dict.fromkeys(("messages", "titles", "drafts", "chats"), 0))
 
     def expire_past(self) -> int:
         self._do("expire")
@@ -148,7 +158,7 @@ class Part:
 
 def quick(part: Part, seconds: float = 0.01) -> Housekeeping:
     """Housekeeping on that part, with a hundredth of a second instead of minutes."""
-    keeping = Housekeeping(part, part, part, lambda: datetime.now().astimezone())  # type: ignore[arg-type]
+    keeping = Housekeeping(part, part, part, Settings(), lambda: datetime.now().astimezone())  # type: ignore[arg-type]
     keeping.jobs = tuple(Job(job.name, seconds, job.work, job.trouble) for job in keeping.jobs)
     return keeping
 
@@ -162,13 +172,13 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 def test_every_job_runs_at_the_start_and_again_in_its_time() -> None:
-    """Three jobs, each several times; after closing none runs any more, and closing twice is no fault."""
+    """All of them, each several times; after closing none runs any more, and closing twice is no fault."""
     part = Part()
 
     async def work() -> int:
         keeping = quick(part)
         keeping.start(asyncio.get_running_loop())
-        await until(lambda: min(part.asked.count(name) for name in ("reconcile", "expire", "carry")) >= 3)
+        await until(lambda: min(part.asked.count(name) for name in ("reconcile", "expire", "carry", "purge")) >= 3)
         await keeping.close()
         await keeping.close()
         asked = len(part.asked)
@@ -200,9 +210,10 @@ def test_a_job_that_fails_says_so_and_comes_again(caplog: pytest.LogCaptureFixtu
 
 
 def test_the_times_are_those_that_were_decided(house: House) -> None:
-    """Ten minutes, half a minute, a minute."""
+    """Ten minutes, half a minute, a minute; twice within the day that the promise gives."""
     assert {job.name: timedelta(seconds=job.seconds) for job in house.housekeeping.jobs} == {
         "reconcile": timedelta(minutes=10),
         "expire": timedelta(seconds=30),
         "carry": timedelta(minutes=1),
+        "purge": timedelta(hours=12),
     }

@@ -61,6 +61,7 @@ MATRIX: dict[str, Right] = {
     "history.draft": Right(FREELANCER, ("{chat}",)),
     "history.rename": Right(FREELANCER, ("{chat}", "Another title")),
     "history.delete": Right(FREELANCER, ("{chat}",)),
+    "history.delete_all": Right(FREELANCER),
     "history.restore": Right(FREELANCER, ("{chat}",)),
     "export.order": Right(FREELANCER, ("markdown", ("{chat}",))),
     "answering.send": Right(FREELANCER, ("{chat}", "Hello", None)),
@@ -81,6 +82,7 @@ MATRIX: dict[str, Right] = {
     "analytics.totals": Right(frozenset({Role.ANALYST}), (30,)),
     "analytics.as_of": Right(frozenset({Role.ANALYST})),
     "housekeeping.report": Right(frozenset({Role.ADMIN})),
+    "housekeeping.purge_now": Right(frozenset({Role.ADMIN})),
 }
 """Verbs for EVERYBODY tell an account about itself: they take its id from the actor and from nowhere else (tried below)."""
 
@@ -110,6 +112,8 @@ NO_ACTOR: dict[str, str] = {
     "housekeeping.reconcile": "housekeeping's clock; changes no figure that the ledger does not give",
     "housekeeping.expire": "housekeeping's clock",
     "housekeeping.carry": "housekeeping's clock; carries rows without text",
+    "housekeeping.purge": "housekeeping's clock; takes what nobody can read any more",
+    "housekeeping.purge_late": "the server's start; takes what nobody can read any more",
     "housekeeping.start": "the server's start",
     "housekeeping.run": "housekeeping's clock",
     "housekeeping.close": "the server's end",
