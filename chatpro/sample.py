@@ -95,7 +95,7 @@ def fill(store: Store, settings: Settings, now: datetime) -> None:
     if not settings.demo:
         raise RuntimeError("sample people belong to demo mode only")
     if store.read(lambda rows: rows.account_by_subject(ISSUER, PEOPLE[0].subject)) is None:
-        others = [_freelancer(made, now) for made in _scene(settings, now).accounts(settings.sample_freelancers)]
+        others = [_freelancer(made, now) for made in scene(settings, now).accounts(settings.sample_freelancers)]
         store.write(lambda unit: _fill(unit, settings, now, others))
     there = store.read(lambda rows: count_subjects(rows, ISSUER, "bench-%"))
     for first in range(there + 1, settings.sample_accounts + 1, 2_000):
@@ -127,8 +127,8 @@ def _model_at(at: datetime) -> str:
 # --- The others -------------------------------------------------------------------------------------------------------
 
 
-def _scene(settings: Settings, now: datetime) -> Scene:
-    """The same figures as for real people, with the model that is first on the list."""
+def scene(settings: Settings, now: datetime) -> Scene:
+    """The months that demo mode shows: with the same figures as for real people, and the model that is first on the list."""
     card, s = FALLBACK_CARD, settings
     words = (ROOT / "data" / "prompts" / f"system-{PROMPT_VERSION}.md").read_text("utf-8").strip()
     sizes = Sizes(

@@ -18,10 +18,15 @@ from chatpro.domain.accounts import Account, PlanState, Role, consents_to, grant
 from chatpro.domain.allowance import cycle_at, warnings_due
 from chatpro.domain.chats import AnswerState, conversation, readable_since
 from chatpro.domain.disputes import first_broken
-from chatpro.domain.months import MadeUp
+from chatpro.domain.months import AROUND, MadeUp
+from chatpro.models import Turn
+from chatpro.services.answering import Answering
 from chatpro.storage import Unit
 from chatpro.storage.analytics import Copy
 from chatpro.storage.duckdb import DuckStore
+from chatpro.tokens import count_turns
+from tests.cast import Source
+from tests.domain.test_months import SIZES
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 ALL_DAYS = NOW - timedelta(days=3_650)
@@ -44,11 +49,11 @@ def empty(tmp_path: Path) -> Iterator[DuckStore]:
 
 
 @pytest.fixture(scope="module")
-def others(store: DuckStore) -> list[Account]:
-    """The freelancers without names."""
-    found = store.read(lambda rows: [rows.account_by_subject("sample", f"freelancer-{n}") for n in range(1, 301)])
-    assert all(found) and store.read(lambda rows: rows.account_by_subject("sample", "freelancer-301")) is None
-    return [account for account in found if account]
+def others(store: DuckStore) -> list[str]:
+    """Ids of the freelancers without names."""
+    found = store.read(lambda rows: rows._all("SELECT id FROM accounts WHERE issuer = 'sample' AND sample AND subject LIKE 'freelancer-%'"))
+    assert len(found) == 300
+    return [row[0] for row in found]
 
 
 def used_now(rows: Unit, subject: str) -> float:
@@ -104,6 +109,12 @@ def test_the_meters_stand_where_they_are_told_to(store: DuckStore) -> None:
     assert used_up == ["75", "95", "last_message"]
 
 
+def reserved(rows: Unit, account_id: str) -> dict[str, tuple[int, datetime, datetime]]:
+    """Of each answer of an account: the tokens set aside for it, when it began, and the start of its cycle."""
+    sql = "SELECT a.id, r.tokens, a.started_at, r.cycle_starts_at FROM answers a JOIN reservations r ON r.id = a.reservation_id WHERE a.account_id = ?"
+    return {row[0]: (row[1], row[2].replace(tzinfo=UTC), row[3].replace(tzinfo=UTC)) for row in rows._all(sql, account_id)}
+
+
 @pytest.mark.parametrize("subject", ["mara", "tomas", "bruno", "greta"])
 def test_no_reservation_took_more_than_was_free(store: DuckStore, subject: str) -> None:
     """Replayed in the order of time, each send left the smallest useful send free, and no charge was beyond its reservation."""
@@ -112,13 +123,13 @@ def test_no_reservation_took_more_than_was_free(store: DuckStore, subject: str) 
         account = rows.account_by_subject("sample", subject)
         assert account is not None
         used: dict[datetime, int] = {}
+        set_aside = reserved(rows, account.id)
         for entry in reversed(rows.usage_entries(account.id)):
-            call = rows.call(entry.answer_id)
-            assert call is not None
+            tokens, _, _ = set_aside[entry.answer_id]
             before = used.get(entry.cycle_starts_at, 0)
-            free = 0 if before + call.tokens == 200_000 else 2_000  # a last message takes all that is left
-            assert before + call.tokens <= 200_000 - free
-            assert entry.receipt.total <= call.tokens
+            free = 0 if before + tokens == 200_000 else 2_000  # a last message takes all that is left
+            assert before + tokens <= 200_000 - free
+            assert entry.receipt.total <= tokens
             assert entry.receipt.tokens_resent <= entry.receipt.tokens_in
             used[entry.cycle_starts_at] = before + entry.receipt.total
 
@@ -132,11 +143,10 @@ def test_cycles_begin_on_the_day_of_first_use(store: DuckStore, subject: str) ->
     def work(rows: Unit) -> None:
         account = rows.account_by_subject("sample", subject)
         assert account is not None
-        entries, anchor = rows.usage_entries(account.id), rows.anchor(account.id)
+        anchor, began = rows.anchor(account.id), reserved(rows, account.id).values()
         assert anchor is not None
-        calls = [call for e in entries if (call := rows.call(e.answer_id))]
-        assert calls[-1].started_at.astimezone(ZoneInfo(anchor.zone)).date() == anchor.day
-        assert all(c.cycle_starts_at == cycle_at(anchor, c.started_at).starts_at for c in calls)
+        assert min(at for _, at, _ in began).astimezone(ZoneInfo(anchor.zone)).date() == anchor.day
+        assert all(starts_at == cycle_at(anchor, at).starts_at for _, at, starts_at in began)
 
     store.read(work)
 
@@ -144,26 +154,26 @@ def test_cycles_begin_on_the_day_of_first_use(store: DuckStore, subject: str) ->
 def test_warnings_were_given_where_usage_passed_them(store: DuckStore) -> None:
     """For each cycle the kinds that its sum has reached, no other, and the one for a last message only where there was one."""
 
-    def work(rows: Unit) -> int:
-        given = 0
-        for account in rows.sample_accounts():
-            sums: dict[datetime, int] = {}
-            for entry in rows.usage_entries(account.id):
-                sums[entry.cycle_starts_at] = sums.get(entry.cycle_starts_at, 0) + entry.receipt.total
-            for starts_at, used in sums.items():
-                kinds = {w.kind for w in rows.warnings(account.id) if w.cycle_starts_at == starts_at}
-                assert kinds - {"last_message"} == set(warnings_due(200_000, used))
-                assert ("last_message" in kinds) == rows.standing(account.id, starts_at, 200_000).last_charged
-                given += len(kinds)
+    def given_to(rows: Unit, account: Account) -> int:
+        given, warnings = 0, rows.warnings(account.id)
+        sums: dict[datetime, int] = {}
+        for entry in rows.usage_entries(account.id):
+            sums[entry.cycle_starts_at] = sums.get(entry.cycle_starts_at, 0) + entry.receipt.total
+        for starts_at, used in sums.items():
+            kinds = {w.kind for w in warnings if w.cycle_starts_at == starts_at}
+            assert kinds - {"last_message"} == set(warnings_due(200_000, used))
+            assert ("last_message" in kinds) == rows.standing(account.id, starts_at, 200_000).last_charged
+            given += len(kinds)
         return given
 
-    assert store.read(work) > 10
+    people = store.read(lambda rows: rows.sample_accounts())
+    assert sum(store.read(lambda rows, a=account: given_to(rows, a)) for account in people) > 10  # type: ignore[misc]
 
 
-def test_the_others_were_warned_exactly_as_their_ledger_says(store: DuckStore, others: list[Account]) -> None:
+def test_the_others_were_warned_exactly_as_their_ledger_says(store: DuckStore, others: list[str]) -> None:
     """Reckoned from entries, reservations and entitlements alone, in the order of time: each kind when usage reached it under the figure that was
     in force, once, and the last message where one was reserved."""
-    events: dict[str, list[tuple[datetime, int, Any]]] = {account.id: [] for account in others}
+    events: dict[str, list[tuple[datetime, int, Any]]] = {who: [] for who in others}
     ask = {
         "entry": "SELECT u.account_id, u.settled_at, u.cycle_starts_at, u.tokens_in + u.tokens_out, r.allowance FROM usage_entries u JOIN reservations r "
         "ON r.id = u.reservation_id ORDER BY u.sequence",
@@ -202,13 +212,13 @@ def test_the_others_were_warned_exactly_as_their_ledger_says(store: DuckStore, o
     assert given == due
 
 
-def test_nobody_can_read_a_word_of_the_others(store: DuckStore, others: list[Account]) -> None:
+def test_nobody_can_read_a_word_of_the_others(store: DuckStore, others: list[str]) -> None:
     """They have figures and no text, so the demo stays small; and the sign-in page offers the people with names only."""
-    ids = {account.id for account in others}
     written = store.read(lambda rows: {row[0] for table in ("messages", "titles", "drafts") for row in rows._all(f"SELECT account_id FROM {table}")})
 
-    assert not ids & written
-    assert all(account.sample and account.roles == {Role.FREELANCER} for account in others)
+    assert not set(others) & written
+    roles = store.read(lambda rows: rows._all("SELECT account_id, role FROM roles"))
+    assert {(who, role) for who, role in roles if who in set(others)} == {(who, "freelancer") for who in others}
     assert [a.subject for a in store.read(lambda rows: rows.sample_accounts())] == [person.subject for person in sample.PEOPLE]
 
 
@@ -330,3 +340,11 @@ def test_ten_thousand_load_test_accounts_are_a_matter_of_seconds(empty: DuckStor
 
     assert time.process_time() - began < 10
     assert empty.read(lambda rows: rows.account_by_subject("sample", "bench-10000")) is not None
+
+
+def test_the_months_are_made_with_the_sizes_that_the_service_has(empty: DuckStore) -> None:
+    """What `make trials` counts is this product: its instructions, its defaults, and what is counted around each turn."""
+    service = Answering(empty, Settings(), Source(None), lambda: NOW).sizes()
+
+    assert sample.scene(Settings(), NOW).sizes == service == SIZES
+    assert count_turns((Turn("user", ""),), "cl100k_base") == AROUND

@@ -36,9 +36,9 @@ SIZES = Sizes(
     answer_min=DEFAULTS.answer_min_tokens,
     prompt=DEFAULTS.prompt_tokens,
     context=8_192,
-    output_limit=8_192,
+    output_limit=4_096,
 )
-"""The defaults with the first model on the list and the instructions of data/prompts (tests/test_sample.py counts them)."""
+"""The defaults, with the instructions of data/prompts as the first model on the list counts them (held by tests/test_sample.py)."""
 
 
 MORE = DEFAULTS.history_more_tokens
