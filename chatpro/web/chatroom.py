@@ -150,6 +150,7 @@ def draw(account: Account) -> None:
     _take_outbox()
     _arrive(account)
     opened, missing = _open(account)
+    _land(opened)
     _tell_of_a_late_yes(opened)
     line = _in_line(account, whole=True)
     may_send = may_send and opted_in and not missing
@@ -195,6 +196,22 @@ def _open(account: Account) -> tuple[Opened | None, bool]:
         if opened.unread:
             house().history.seen(account, opened.id)
     return opened, missing
+
+
+def _land(opened: Opened | None) -> None:
+    """A message was searched for: enough is drawn that it is there. One that has gone meanwhile is said to be gone."""
+    found = st.session_state.get("found")
+    if not st.session_state.get("landing") or opened is None:
+        return
+    pieces = messages.exchanges(opened.messages)
+    at = next((n for n, piece in enumerate(pieces) if any(message.id == found for message in piece)), None)
+    if at is None:
+        del st.session_state["found"]
+        st.session_state["said"] = Said("That message is not there any more.", "It was deleted, or its days are over. This is the rest of the chat.")
+    else:
+        needed = sum(map(len, pieces[max(0, at - 1) :]))
+        st.session_state["shown"] = max(st.session_state.get("shown", SHOWN), needed)
+    st.session_state["landing"] = False  # last: a run that is broken off before leaves it to the next
 
 
 def _in_line(account: Account, whole: bool) -> LiveAnswer | None:
@@ -246,8 +263,11 @@ def _arrive(account: Account) -> None:
     if st.session_state.get("at_chat", "nowhere") == at and gate.came_from() == "chat":
         return
     st.session_state["at_chat"] = at
-    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing", "picked", "yes_waits"):
+    for key in ("new_chat_id", "ask_last", "shown", "renaming", "deleting", "said", "through", "new", "editing", "picked", "yes_waits", "found"):
         st.session_state.pop(key, None)
+    if message := st.query_params.get("at"):
+        # Found by a search: its version, and its place in it.
+        st.session_state["through"], st.session_state["found"], st.session_state["landing"] = message, message, True
     draft = (house().history.draft(account, at) if at else None) or ""
     live = house().answering.live(account, at) if at and draft else None
     st.session_state["composer"] = "" if live is not None and live.wish.text == draft else draft  # what waits in the line is on its way
@@ -255,6 +275,7 @@ def _arrive(account: Account) -> None:
 
 def _turn_to(chat_id: str | None) -> None:
     """Put another chat, or an empty page, into the address."""
+    st.query_params.pop("at", None)
     if chat_id:
         st.query_params["chat"] = chat_id
     else:
@@ -348,7 +369,7 @@ def _after(done: _Done, here: bool) -> None:
             return
         if done.as_last:
             _after_a_yes(outcome)
-        for key in ("new_chat_id", "ask_last", "editing", "through"):
+        for key in ("new_chat_id", "ask_last", "editing", "through", "found"):
             st.session_state.pop(key, None)
         if wanted.do == "edit":  # to words that a version has already: to that version
             st.session_state["through"] = outcome.answer_id
@@ -760,7 +781,9 @@ def _empty(account: Account, closed: bool) -> None:
 
 def _keep_page() -> None:
     """The ears and hands that stand outside of every fragment: what they ask for is the whole page."""
-    live.hands(channel=st.session_state["channel"], chat=st.query_params.get("chat"), outbox=st.session_state["outbox"], on_act=_hand)
+    live.hands(
+        channel=st.session_state["channel"], chat=st.query_params.get("chat"), outbox=st.session_state["outbox"], on_act=_hand, at=st.session_state.get("found")
+    )
 
 
 def _listen_only(account: Account, news: int) -> None:

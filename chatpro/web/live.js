@@ -936,6 +936,32 @@ function toNewest() {
   }, 800);
 }
 
+const foundSheet = new CSSStyleSheet(); // a rule about its id, which a run that draws the message anew does not take away
+document.adoptedStyleSheets = [...document.adoptedStyleSheets, foundSheet];
+
+/** Bring one message into sight, mark it, and begin there for those who hear the page: it was found by a search. */
+function land(at) {
+  foundSheet.replaceSync("");
+  if (!at) return;
+  const name = CSS.escape(at);
+  const places = `.said[data-entry="${name}"], .st-key-msg_answer_${name}`;
+  foundSheet.replaceSync(`:is(${places}){outline:3px solid var(--cp-mark)!important;outline-offset:.4rem;border-radius:.6rem}`);
+  let told = false;
+  hold(() => {
+    const node = document.querySelector(places), page = scrollerOfPage();
+    if (!node || !page) return;
+    const box = node.getBoundingClientRect(), room = page.getBoundingClientRect();
+    const foot = document.querySelector("[data-testid=stBottom]")?.getBoundingClientRect().height ?? 0;
+    // In the middle of what is free, or its beginning at the top where it is longer than that.
+    const by = box.top - room.top - Math.max(72, (room.height - foot - box.height) / 2);
+    if (Math.abs(by) > 1) page.scrollTop += by;
+    if (told) return;
+    told = true;
+    node.tabIndex = -1;
+    node.focus({ preventScroll: true });
+  }, 3_000);
+}
+
 /** Older messages come in above: what is being read stays where it is. */
 function keepPlace() {
   const page = scrollerOfPage();
@@ -1030,6 +1056,7 @@ const sessions = new Map(); // what was done for each session; outlives the comp
 class Hands {
   static here = 0;
   id = null;
+  at = null;
 
   constructor(root) {
     this.acts = [];
@@ -1086,9 +1113,11 @@ class Hands {
     sessions.set(data.session, { ...memory, backs: data.backs });
     this.acts = this.acts.filter(({ n }) => n > data.acted);
     this.lost = (url) => trigger("lost", url);
-    if (data.chat !== this.chat) {
-      this.chat = data.chat;
-      if (data.chat) toNewest();
+    if (data.chat !== this.chat || (data.at ?? null) !== this.at) {
+      const left = data.chat !== this.chat;
+      [this.chat, this.at] = [data.chat, data.at ?? null];
+      land(this.at);
+      if (data.chat && left && !this.at) toNewest();
       hold(shrink);
       closePanelOnPhones();
     }

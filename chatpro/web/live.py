@@ -80,9 +80,9 @@ class Outbox(Protocol):
     back: list[str]
 
 
-def hands(*, channel: str, chat: str | None, outbox: Outbox, on_act: Callable[[Any], None], key: str = "hands") -> None:
-    """Draw nothing, but hear the buttons of the messages' rows (`data-act`), bring an opened chat to its newest words, and have the
-    whole page run again when its channel was lost. Call it once a run, outside of every fragment.
+def hands(*, channel: str, chat: str | None, outbox: Outbox, on_act: Callable[[Any], None], at: str | None = None, key: str = "hands") -> None:
+    """Draw nothing, but hear the buttons of the messages' rows (`data-act`), bring an opened chat to its newest words, or to the message `at`
+    where one was searched for, and have the whole page run again when its channel was lost. Call it once a run, outside of every fragment.
 
     `on_act` gets what was clicked and not yet heard: [{"n", "act", "id"}], from a browser, so of any form. `chat` is the open one.
     `outbox` counts the sends that were heard: a text that left the composer and is not among them comes back into it, and so does what
@@ -96,6 +96,7 @@ def hands(*, channel: str, chat: str | None, outbox: Outbox, on_act: Callable[[A
         data={
             "page_url": f"{base_path()}/ws/page/{channel}",
             "chat": chat,
+            "at": at,
             "session": outbox.name,
             "heard": outbox.count,
             "acted": outbox.acted,

@@ -24,6 +24,8 @@ from tests.serving import Server
 from tests.upstream import Upstream
 
 CHATS = 512
+FACADE = "fa" * 16
+"""The id of the message that people look for."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def _chats(unit: Unit, account: str, chats: list[tuple[str, datetime, list[tuple
         tables["chats"].append((account, chat, at, None))
         tables["titles"].append((account, chat, unit._next("titles"), None, title, at))
         for m, (question, answer) in enumerate(talk):
-            asked, told, sent = secrets.token_hex(16), secrets.token_hex(16), at + timedelta(seconds=m)
+            asked, told, sent = FACADE if "façade" in question else secrets.token_hex(16), secrets.token_hex(16), at + timedelta(seconds=m)
             first, second = unit._next("messages"), unit._next("messages")
             tables["messages"].append((account, asked, chat, parent, first, "freelancer", question, sent))
             tables["messages"].append((account, told, chat, asked, second, "answer", answer, sent))
@@ -191,6 +193,26 @@ def test_everything_is_exported_and_opens(page: Any, server: Server, new_page: C
     assert asked == []
     address = found.value.url
     assert "/export/" in address and page.request.get(address).status == 404 == reader.request.get(address).status
+
+
+def test_an_address_of_a_message_lands_on_it(page: Any, server: Server) -> None:
+    """Far up in a long chat: in sight, marked, and where those who hear the page begin. A new message is sent below the newest, as ever."""
+    page.get_by_role("button", name="Deleted on").click()
+    shows(page, "The long one")
+    chat = page.get_by_role("link", name="The long one").get_attribute("href").partition("chat=")[2]
+
+    page.goto(f"{server.url}/chat?chat={chat}&at={FACADE}")
+
+    found = page.locator(f'.said[data-entry="{FACADE}"]')
+    expect(found).to_be_in_viewport()
+    expect(found).to_be_focused()
+    settled(page, lambda: _equal(found.evaluate("(node) => getComputedStyle(node).outlineWidth"), "3px"))
+    place = page.evaluate("() => document.querySelector('[data-testid=stBottom]').getBoundingClientRect().top")
+    settled(page, lambda: _equal(0 < found.bounding_box()["y"] < place - 40, True))
+
+    page.goto(f"{server.url}/chat?chat={chat}&at={'0' * 32}")
+    expect(page.get_by_text("That message is not there any more.")).to_be_visible()
+    expect(page.get_by_text("Question 59 about the layout")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -194,3 +194,21 @@ def test_a_foreign_a_made_up_and_a_deleted_chat_look_alike(house: House) -> None
 
     assert len(said) == 1
     assert "marker" not in said.pop()
+
+
+def test_an_address_of_a_message_shows_its_version_and_enough_of_the_chat(house: House) -> None:
+    """Far above what is drawn at first, and in a version that an edit has hidden. One that is gone is said to be gone, once."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, *((f"Question {n}", f"Answer {n}.") for n in range(20)))
+    third = house.history.open(mara, chat).messages[4]
+    house.store.write(lambda unit: unit.add_message(mara.id, "e" * 32, chat, None, "freelancer", "Another beginning", house.now()))
+    assert "Question 2" not in words(page("chat", "mara", chat=chat))
+
+    text = words(page("chat", "mara", chat=chat, at=third.id))
+    assert "Question 2" in text and "Question 19" in text and "Another beginning" not in text
+
+    test = page("chat", "mara", chat=chat, at="0" * 32)
+    assert "That message is not there any more." in words(test) and "Another beginning" in words(test)
+    foreign = write_chat(house, person(house, "tomas"), ("Timbuktumarker", "Yes."))
+    entry = house.history.open(person(house, "tomas"), foreign).messages[0].id
+    assert "marker" not in words(page("chat", "mara", chat=chat, at=entry))
