@@ -1,17 +1,20 @@
 """Account: who a person is here, what they are granted and agreed to, and what every answer cost them.
 
-Without it nobody can check the meter against the receipts, take back a yes, or end a session left open elsewhere.
+Without it nobody can check the meter against the receipts, take back a yes, take home or away what is theirs, or end a session left open
+elsewhere.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from html import escape
 
 import streamlit as st
 
-from chatpro.domain.accounts import Consent, Entitlement, PlanState, Role
+from chatpro.domain.accounts import Account, Consent, Entitlement, PlanState, Role
 from chatpro.errors import ChatProError
 from chatpro.services.accounts import GivenWarning, Meter, UsageEntry, zones
-from chatpro.web import allowance, doors, gate, parts
+from chatpro.services.export import Form
+from chatpro.web import allowance, doors, exporting, gate, parts
 from chatpro.web.parts import house
 
 account = gate.page("account")
@@ -41,6 +44,8 @@ def draw() -> None:
         _consent()
         _warnings(house().accounts.warnings(account))
         _receipts(house().accounts.receipts(account), stand)
+        _looks()
+        _own_data()
     _signing_out()
 
 
@@ -59,6 +64,7 @@ def _zone() -> None:
     st.selectbox("Time zone for dates", names, index=names.index(now), key="zone", on_change=keep, width=340)
     if account.has(Role.FREELANCER):
         parts.note("Dates on all pages are written in this zone. The day on which the allowance renews stays as it is.")
+    parts.note("Light or dark: in the menu behind the three dots at the top right of every page.")
 
 
 # --- Plan and allowance -----------------------------------------------------------------------------------------------
@@ -183,6 +189,80 @@ def _receipts(entries: list[UsageEntry], stand: Meter | None) -> None:
 
 def _month(starts_at: datetime, current: datetime | None) -> str:
     return f"This month, since {parts.short_day(starts_at, account)}" if starts_at == current else f"From {parts.day(starts_at, account)}"
+
+
+# --- What is one's own ------------------------------------------------------------------------------------------------
+
+
+def _looks() -> None:
+    st.header("Who looked at your chats", anchor=False)
+    parts.note(
+        "Nobody. Only support staff can, inside a dispute that a second person confirmed. Each look will stand here: the day, their role, the dispute, "
+        "and what they searched or opened; where a look is sealed, at the latest 30 days after it."
+    )
+
+
+def _own_data() -> None:
+    """Take it home, or take it away."""
+    st.header("Your data", anchor=False)
+    parts.note("Everything that is yours: all chats to read and for programs, consents, grants, warnings, refusals and receipts, as one ZIP.")
+    with st.container(horizontal=True, gap="small"):
+        st.button("Export everything", key="export_all", icon=":material/download:", on_click=_act, args=(_export, Form.EVERYTHING))
+        st.button("Receipts as CSV", key="export_receipts", icon=":material/receipt_long:", on_click=_act, args=(_export, Form.RECEIPTS))
+    exporting.progress()
+    if said := st.session_state.get("data_said"):
+        parts.notice("plain", "info", said, "")
+    _delete_all(len(house().history.chats(account)))
+
+
+def _delete_all(chats: int) -> None:
+    """Asked before, because it is everything; and there is a way back."""
+    if gone := st.session_state.get("deleted_all"):
+        text = "They can be brought back for ten minutes. Then the text is taken out of all files. Receipts and the meter stay as they are."
+        parts.notice("plain", "delete", f"{parts.count_of(len(gone), 'chat')} deleted.", text, "Undo", on_click=_act, args=(_bring_all_back,))
+    if not chats:
+        return
+    if not st.session_state.get("asked_delete_all"):
+        st.button("Delete all my chats", key="delete_all", icon=":material/delete:", on_click=_ask_delete_all, args=(True,))
+        return
+    with st.container(key="confirm_delete_all", border=True):
+        parts.note(
+            f"Delete {'your only chat' if chats == 1 else f'all {chats:,} chats'}? They leave every list at once, and answers that are being written are "
+            "stopped. Receipts, which hold no text, stay: they are what the meter counts."
+        )
+        with st.container(horizontal=True, gap="small"):
+            st.button("Delete all", key="delete_all_yes", on_click=_act, args=(_delete_them,))
+            st.button("Keep them", key="delete_all_no", type="tertiary", on_click=_ask_delete_all, args=(False,))
+
+
+def _act(work: Callable[..., None], *given: object) -> None:
+    """Do it for whoever is there now; what goes wrong is said in a sentence."""
+    st.session_state.pop("data_said", None)
+    who = gate.who()
+    if who is None:
+        return
+    try:
+        work(who, *given)
+    except ChatProError as error:
+        st.session_state["data_said"] = str(error)
+
+
+def _export(who: Account, form: Form) -> None:
+    exporting.ask(who, form)
+
+
+def _ask_delete_all(asked: bool) -> None:
+    st.session_state["asked_delete_all"] = asked
+
+
+def _delete_them(who: Account) -> None:
+    _ask_delete_all(False)
+    st.session_state["deleted_all"] = house().history.delete_all(who)
+
+
+def _bring_all_back(who: Account) -> None:
+    for chat in st.session_state.pop("deleted_all", []):
+        house().history.restore(who, chat)
 
 
 # --- Signing out ------------------------------------------------------------------------------------------------------

@@ -195,3 +195,49 @@ def test_a_long_name_and_mail_stay_one_line_each(house: House) -> None:
     name = re.search(r"<dt>Name</dt><dd>([^<]*)</dd>", html_of(page("account", "mara")))
 
     assert name is not None and len(name[1]) <= 60 and "\n" not in name[1]
+
+
+# --- What is one's own ------------------------------------------------------------------------------------------------
+
+
+def test_all_chats_are_deleted_after_a_question_and_can_be_brought_back(house: House) -> None:
+    """For ten minutes; receipts stay, and nobody else's chats are touched."""
+    mara, tomas = person(house, "mara"), person(house, "tomas")
+    for _ in range(3):
+        write_chat(house, mara, ("How", "So."))
+    others = len(house.history.chats(tomas))
+    test = page("account", "mara")
+
+    test.button(key="delete_all").click().run()
+    assert "Delete all 3 chats?" in words(test) and len(house.history.chats(mara)) == 3
+    test.button(key="delete_all_no").click().run()
+    assert "delete_all_yes" not in {b.key for b in test.button}
+    test.button(key="delete_all").click().run()
+    test.button(key="delete_all_yes").click().run()
+
+    assert house.history.chats(mara) == [] and "3 chats deleted." in words(test) and len(house.accounts.receipts(mara)) == 3
+    assert len(house.history.chats(tomas)) == others
+    test.button(key="seen_plain").click().run()
+    assert len(house.history.chats(mara)) == 3 and "chats deleted." not in words(test)
+
+    test.button(key="delete_all").click().run()
+    test.button(key="delete_all_yes").click().run()
+    house.now.forward(minutes=11)  # type: ignore[attr-defined]
+    test.button(key="seen_plain").click().run()
+    assert house.history.chats(mara) == [] and "for ten minutes, and these are over" in words(test)
+
+
+def test_everything_and_the_receipts_are_exported_from_here_too(house: House) -> None:
+    """After the plan has ended as well: Hal's is over."""
+    test = page("account", "hal")
+
+    for key, name in (("export_all", "Chat Pro everything 2026-11-23.zip"), ("export_receipts", "Receipts 2026-11-23.csv")):
+        test.button(key=key).click().run()
+        assert test.session_state["export"].name == name and [e.message for e in test.exception] == []
+
+
+def test_staff_have_no_chats_to_export_or_delete(house: House) -> None:
+    """Their page is about who they are and their sessions."""
+    test = page("account", "ada")
+
+    assert not {"export_all", "delete_all"} & {b.key for b in test.button} and "Who looked" not in words(test)
