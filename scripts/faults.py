@@ -7,6 +7,7 @@ counts as survived because somebody remembers having tested it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import sys
 from collections import defaultdict
@@ -36,11 +37,19 @@ def read_rows(root: Path) -> dict[int, str]:
     return {int(number): title.strip() for number, title in re.findall(r"^(\d+)\. (.+)$", text, re.MULTILINE)}
 
 
+def _parsed(path: Path) -> ast.Module:
+    """Python 3.11 fails here when another thread parses at the same moment, as one does that formats a traceback (cpython issue 106905)."""
+    for _ in range(10):
+        with contextlib.suppress(SystemError):
+            return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
 def find_proofs(tests: Path) -> dict[int, list[str]]:
     """Row → `file::test` for each test with `@pytest.mark.fault(N, …)` on itself, its class, one of its parameters or its module."""
     proofs: dict[int, list[str]] = defaultdict(list)
     for path in sorted([*tests.rglob("test_*.py"), *tests.rglob("contract.py")]):  # contracts are inherited by the tests of each engine
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        tree = _parsed(path)
         _collect(tree, path.relative_to(tests.parent).as_posix(), _marks_of_module(tree), proofs)
     return dict(proofs)
 

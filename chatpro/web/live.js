@@ -676,7 +676,7 @@ function ask() {
   clearTimeout(asking);
   const views = [...Line.open.values()].map((line) => line.behind).filter(Boolean);
   if (!views.length || document.visibilityState !== "visible") return void (asked = 0);
-  const busy = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState !== "notRunning" || views.some((view) => view.ending);
+  const busy = running() || views.some((view) => view.ending);
   if (!busy) {
     asked += 1;
     for (const view of views) view.trigger("news", view.line.news);
@@ -908,6 +908,8 @@ function scrollerOf(node) {
 
 // ---------------------------------------------------------------------------------------------------- the page around it
 
+const LONGEST_HOLD = 20_000, FEWEST_FRAMES = 20;
+const running = () => document.querySelector("[data-testid=stApp]")?.dataset.testScriptState !== "notRunning";
 const composer = () => document.querySelector("[data-testid=stChatInput] textarea");
 const scrollerOfPage = () => document.querySelector("[data-testid=stAppScrollToBottomContainer]") ?? document.querySelector("[data-testid=stMain]");
 
@@ -919,11 +921,16 @@ function why(words) {
 
 /** Do it on every frame while the page is being drawn, until the person moves the page themselves. */
 function hold(act, ms = 1_500) {
-  const until = performance.now() + ms;
+  const latest = performance.now() + LONGEST_HOLD;
+  let until = 0, frames = 0;
   const stop = new AbortController();
   for (const kind of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(kind, () => stop.abort(), { capture: true, passive: true, once: true, signal: stop.signal });
   const frame = () => {
-    if (stop.signal.aborted || performance.now() > until || act() === false) return stop.abort();
+    const now = performance.now();
+    // Counted from the end of a run, and in frames as well: a busy machine draws late, and what it draws it draws in few of them.
+    if (!until || (running() && now < latest)) [until, frames] = [now + ms, 0];
+    frames += 1;
+    if (stop.signal.aborted || (now > until && frames > FEWEST_FRAMES) || act() === false) return stop.abort();
     requestAnimationFrame(frame);
   };
   frame();

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +83,7 @@ def chat_list(
     """
     heard: Heard = st.session_state.setdefault(f"{key}_heard", Heard())
 
-    def do(act: dict[str, Any]) -> None:
-        match act:
-            case {"is": "open", "id": str(chat)}:
-                on_open(chat)
-            case {"is": "rename", "id": str(chat), "title": str(title)}:
-                on_rename(chat, title)
-            case {"is": "delete", "id": str(chat)}:
-                on_delete(chat)
-            case {"is": "all"}:
-                on_all()
-            case {"is": "search", "words": str(words)}:
-                on_search(words)
-
+    do = partial(_do, on_open=on_open, on_rename=on_rename, on_delete=on_delete, on_all=on_all, on_search=on_search)
     _component(
         key=key,
         data={
@@ -106,3 +95,26 @@ def chat_list(
         },
         on_acts_change=lambda: heard.take((st.session_state.get(key) or {}).get("acts"), do),
     )
+
+
+def _do(
+    act: dict[str, Any],
+    *,
+    on_open: Callable[[str], None],
+    on_rename: Callable[[str, str], None],
+    on_delete: Callable[[str], None],
+    on_all: Callable[[], None],
+    on_search: Callable[[str], None],
+) -> None:
+    """Call what an act is for; nothing for what no list of ours would say."""
+    match act:
+        case {"is": "open", "id": str(chat)}:
+            on_open(chat)
+        case {"is": "rename", "id": str(chat), "title": str(title)}:
+            on_rename(chat, title)
+        case {"is": "delete", "id": str(chat)}:
+            on_delete(chat)
+        case {"is": "all"}:
+            on_all()
+        case {"is": "search", "words": str(words)}:
+            on_search(words)

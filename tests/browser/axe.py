@@ -10,13 +10,14 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.browser.patience import settled
 
 
-def faults_of(page: Any) -> list[str]:
-    """One line each, of those it still finds while the page stands still: colours fade in and out between states."""
+def faults_of(page: Any, *impacts: str) -> list[str]:
+    """One line each (of all, or of these impacts), of what it still finds while the page stands still: colours fade in and out between states."""
     found: list[str] = []
 
     def look() -> None:
         violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        found[:] = [f"{fault['id']}: {node['target']} {node['html'][:160]}" for fault in violations for node in fault["nodes"]]
+        counted = [fault for fault in violations if not impacts or fault["impact"] in impacts]
+        found[:] = [f"{fault['id']}: {node['target']} {node['html'][:160]}" for fault in counted for node in fault["nodes"]]
         assert found == []
 
     with contextlib.suppress(AssertionError):

@@ -262,7 +262,7 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     expect(second.notice("75")).to_contain_text("75 % of this month is used.")
     expect(second.page.locator(".meter .top").first).to_contain_text(f"{first.share}%")
     first.shot("1-at-75")
-    second.page.get_by_role("button", name="OK").click()
+    second.page.get_by_role("button", name="OK", exact=True).click()
     expect(second.notice("75")).to_have_count(0)
     expect(first.notice("75")).to_have_count(0)
     page.reload()

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from chatpro.web import panel
+from chatpro.web.acts import Heard
 from tests.browser.live_server import LiveServer
 from tests.browser.patience import SECONDS, settled, until
 
@@ -713,7 +714,7 @@ def test_a_list_that_streamlit_makes_anew_goes_on_with_the_renaming(person: Pers
     state = bare(
         person,
         """show("one", "two"); const link = root.querySelectorAll("a")[1]; link.focus(); key(link, "F2");
-        const old = root.querySelector("input"); old.value = "Half a t"; old.setSelectionRange(5, 6);
+        const old = root.querySelector("nav input"); old.value = "Half a t"; old.setSelectionRange(5, 6);
         anew(); await new Promise(done => setTimeout(done)); show("one", "two");
         const {value, selectionStart, selectionEnd} = root.activeElement;
         key(root.activeElement, "Enter"); return [value, selectionStart, selectionEnd, titles(), told.flat()]""",
@@ -755,4 +756,4 @@ def test_what_no_list_of_ours_would_say_does_nothing(act: Any) -> None:
     def called(*words: str) -> None:
         pytest.fail(f"called with {words}")
 
-    panel._do(act, panel._Heard(), called, called, called, called)
+    Heard().take([act], partial(panel._do, on_open=called, on_rename=called, on_delete=called, on_all=called, on_search=called))
