@@ -14,7 +14,7 @@ import pytest
 from chatpro.domain.chats import AnswerState
 from chatpro.models.scripted import Ended, Hold, ScriptedModel, ScriptedSource, Spent, scripted, words
 from chatpro.services.answering import AskLast, InLine, NotSent, Sent
-from tests.cast import person, spend
+from tests.cast import PLAN, person, spend
 from tests.conftest import trials
 from tests.running import assert_books_agree, ended, running, send, until
 
@@ -212,4 +212,42 @@ def test_a_hundred_tabs_that_close_in_mid_answer_leave_one_answer_and_nothing_el
         assert message.text == "Half and whole" and message.answer is not None and message.answer.state is AnswerState.FINISHED
         assert len(house.accounts.receipts(mara)) == 1
         assert live._waiters == [] and not house.answering._held
+        assert_books_agree(house, mara)
+
+
+@pytest.mark.fault(45)
+def test_three_answers_that_cross_a_threshold_at_once_give_its_warning_once(tmp_path: Path) -> None:
+    """They end in the same moment; the next ones give none again."""
+    gate = threading.Event()
+    model = ScriptedModel(otherwise=(LONG, Hold(gate), Ended("stop")))
+    with running(tmp_path, ScriptedSource(model)) as house:
+        mara = person(house, "mara")
+        spend(house, mara, 149_000)
+        sent = [send(house, mara, f"Tab {number}") for number in range(3)]
+        gate.set()
+        for one in sent:
+            ended(house, mara, one)
+        ended(house, mara, send(house, mara, "And on"))
+
+        assert [w.kind for w in house.accounts.warnings(mara)] == ["75"]
+        assert_books_agree(house, mara)
+
+
+@pytest.mark.fault(45)
+def test_one_message_may_be_all_three_warnings(tmp_path: Path) -> None:
+    """A small allowance: the last message crosses 75 and 95 per cent too. Its own row comes before it is sent, theirs with what it cost."""
+    gate = threading.Event()
+    with running(tmp_path, scripted((LONG, Hold(gate), Ended("stop")))) as house:
+        mara, chat = person(house, "mara"), house.answering.new_chat_id()
+        house.accounts.entitle(person(house, "ada"), mara.id, PLAN, 7_600)
+        spend(house, mara, 5_300)
+        ask = house.answering.send(mara, chat, "Long " * 700, None)
+        assert isinstance(ask, AskLast) and house.accounts.warnings(mara) == []
+        sent = house.answering.send(mara, chat, "Long " * 700, None, ask.yes)
+        assert isinstance(sent, Sent) and [w.kind for w in house.accounts.warnings(mara)] == ["last_message"]
+        gate.set()
+        ended(house, mara, sent)
+
+        assert [w.kind for w in house.accounts.warnings(mara)] == ["last_message", "75", "95"]
+        assert {w.allowance for w in house.accounts.warnings(mara)} == {7_600}
         assert_books_agree(house, mara)

@@ -517,6 +517,6 @@ def test_whatever_happens_over_months_the_books_agree_and_the_promises_hold(stag
     run_state_machine_as_test(
         Months,
         settings=settings(
-            max_examples=trials(100, 3_000), stateful_step_count=trials(15, 40), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+            max_examples=trials(100, 3_000), stateful_step_count=trials(15, 25), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
         ),
     )
