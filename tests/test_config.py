@@ -29,7 +29,8 @@ ADDRESSES = {"CHATPRO_TERMS_URL": "https://a.example/t", "CHATPRO_PRIVACY_URL": 
         ("CHATPRO_TERMS_URL", "javascript:alert(1)"), ("OPENAI_BASE_URL", "file:///etc/passwd"), ("OPENAI_BASE_URL", "https://name:word@a.example/v1"),
         ("CHATPRO_MODELS", ","), ("CHATPRO_MODELS", "gpt 4"), ("CHATPRO_STORE_MEMORY", "lots"), ("CHATPRO_PRODUCT_NAME", "<b>"),
         ("CHATPRO_RETENTION_DAYS", "0"),
-        ("CHATPRO_RETRIES", "99"), ("CHATPRO_NO_SUCH_SETTING", "1"), ("CHATPRO_SAMPLE_ACCOUNTS", "many"), ("CHATPRO_CONSENT_VERSION", "two"),
+        ("CHATPRO_RETRIES", "99"), ("CHATPRO_NO_SUCH_SETTING", "1"), ("CHATPRO_SAMPLE_ACCOUNTS", "many"),
+        ("CHATPRO_SAMPLE_FREELANCERS", "-1"), ("CHATPRO_CONSENT_VERSION", "two"),
     ],
 )  # fmt: skip
 @pytest.mark.fault(95)

@@ -323,7 +323,7 @@ class Accounts:
                 reserved=standing.reserved,
                 remaining=max(0, standing.remaining),
                 left=messages_left(room, recent),
-                left_range=(0, 0) if standing.last_charged else messages_left_range(room, recent),
+                left_range=(0, 0) if is_closed(sizes, standing) else messages_left_range(room, recent),
                 cycle=cycle,
                 next_is_last=next_is_last(sizes, standing),
                 closed=is_closed(sizes, standing),
