@@ -95,7 +95,7 @@ def fill(store: Store, settings: Settings, now: datetime) -> None:
     if not settings.demo:
         raise RuntimeError("sample people belong to demo mode only")
     if store.read(lambda rows: rows.account_by_subject(ISSUER, PEOPLE[0].subject)) is None:
-        others = [_freelancer(made, now) for made in scene(settings, now).accounts(settings.sample_freelancers)]
+        others = [_freelancer(made) for made in scene(settings, now).accounts(settings.sample_freelancers)]
         store.write(lambda unit: _fill(unit, settings, now, others))
     there = store.read(lambda rows: count_subjects(rows, ISSUER, "bench-%"))
     for first in range(there + 1, settings.sample_accounts + 1, 2_000):
@@ -144,9 +144,9 @@ def scene(settings: Settings, now: datetime) -> Scene:
     return Scene(SEED, sizes, s.allowance_tokens, now, DAYS, s.plan_name, s.consent_version, s.history_more_tokens)
 
 
-def _freelancer(made: MadeUp, now: datetime) -> Life:
+def _freelancer(made: MadeUp) -> Life:
     account = _account(f"freelancer-{made.number + 1}", f"Freelancer {made.number + 1}", made.books.zone, Role.FREELANCER, made.joined_at)
-    return Life(account, made.books, remembering=made.remembering)
+    return Life(account, made.books)
 
 
 # --- Those with names -------------------------------------------------------------------------------------------------

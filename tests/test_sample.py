@@ -111,7 +111,9 @@ def test_the_meters_stand_where_they_are_told_to(store: DuckStore) -> None:
 
 def reserved(rows: Unit, account_id: str) -> dict[str, tuple[int, datetime, datetime]]:
     """Of each answer of an account: the tokens set aside for it, when it began, and the start of its cycle."""
-    sql = "SELECT a.id, r.tokens, a.started_at, r.cycle_starts_at FROM answers a JOIN reservations r ON r.id = a.reservation_id WHERE a.account_id = ?"
+    sql = (
+        "SELECT u.answer_id, r.tokens, r.made_at, r.cycle_starts_at FROM usage_entries u JOIN reservations r ON r.id = u.reservation_id WHERE u.account_id = ?"
+    )
     return {row[0]: (row[1], row[2].replace(tzinfo=UTC), row[3].replace(tzinfo=UTC)) for row in rows._all(sql, account_id)}
 
 

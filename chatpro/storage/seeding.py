@@ -2,7 +2,7 @@
 
 One call written by the verbs of `sql.py` takes a dozen statements, 8 ms; the months of three hundred made-up people would keep a first start
 waiting for minutes. So whole tables are handed over, as columns in JSON, which the engine reads five times as fast as lists of Python's;
-calls go into one table first, from which the store's own three are filled. What the verbs guarantee one by one comes from the books
+calls go into one table first, from which the store's own are filled. What the verbs guarantee one by one comes from the books
 (chatpro/domain/books.py), and has to be found the same by reconcile: the counter of each cycle is the sum of its entries.
 """
 
@@ -40,25 +40,22 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True)
 class Life:
-    """A made-up account and its books. `words`, by request: what can be read of it; the rest is as if its chats had been deleted."""
+    """A made-up account and its books. `words`, by request: what can be read of it. Of the rest there is what the purge leaves of a deleted
+    chat: reservations and the ledger."""
 
     account: Account
     books: Books
     words: Mapping[int, Words] = field(default_factory=dict)
-    remembering: Sequence[tuple[int, datetime]] = ()
 
 
 def add_lives(unit: Unit, lives: Sequence[Life], model: Callable[[datetime], str], prompt_version: str) -> None:
     """Write them with all that their books hold, each table in the order of time, as if they had lived here. `model` says which one answered when."""
     _add_accounts(unit, [life.account for life in lives])
     _add_grants(unit, lives)
-    _add_chats(unit, lives)
-    calls = sorted(((life, n, call) for life in lives for n, call in enumerate(life.books.calls)), key=lambda entry: entry[2].asked_at)
-    placed = [(life, n, call, unit._next("messages"), unit._next("messages")) for life, n, call in calls]
-    _insert(unit, "messages", "VARCHAR VARCHAR VARCHAR VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP", _messages(placed))
-    placed.sort(key=lambda entry: entry[2].ended_at)
-    for first in range(0, len(placed), SLICE):
-        _add_calls(unit, [_staged(unit, *entry, model, prompt_version) for entry in placed[first : first + SLICE]])
+    _add_words(unit, lives, model, prompt_version)
+    calls = sorted(((life, n, call) for life in lives for n, call in enumerate(life.books.calls)), key=lambda entry: entry[2].ended_at)
+    for first in range(0, len(calls), SLICE):
+        _add_calls(unit, [_staged(unit, *entry, model, prompt_version) for entry in calls[first : first + SLICE]])
     _add_cycles(unit, lives)
 
 
@@ -91,20 +88,24 @@ def _add_grants(unit: Unit, lives: Sequence[Life]) -> None:
     _insert(unit, "anchors", "VARCHAR DATE VARCHAR TIMESTAMP", [(who, anchor.day, anchor.zone, at) for who, anchor, at in begun])
 
 
-def _add_chats(unit: Unit, lives: Sequence[Life]) -> None:
-    """The chats of which nothing can be read any more, marked as deleted; those with words are the caller's to write. And which remember more."""
-    rows = []
-    for life in lives:
-        gone: dict[int, tuple[datetime, datetime]] = {}
-        for call in life.books.calls:
-            if call.request not in life.words:
-                gone[call.chat] = gone[call.chat][0] if call.chat in gone else call.asked_at, call.ended_at
-        rows += [(life.account.id, _chat_id(life, chat), *when) for chat, when in gone.items()]
-    _insert(unit, "chats", "VARCHAR VARCHAR TIMESTAMP TIMESTAMP", rows)
-    remembering = sorted(((at, life, chat) for life in lives for chat, at in life.remembering), key=lambda entry: entry[0])
+def _add_words(unit: Unit, lives: Sequence[Life], model: Callable[[datetime], str], prompt_version: str) -> None:
+    """Messages and answers that can be read. Their chats and titles are the caller's to write."""
+    calls = sorted(((life, call) for life in lives if life.words for call in life.books.calls if call.request in life.words), key=lambda pair: pair[1].asked_at)
+    messages: list[tuple[object, ...]] = []
+    answers: list[tuple[object, ...]] = []
+    for life, call in calls:
+        who, words, place = life.account.id, life.words[call.request], unit._next("messages")
+        messages.append((who, words.question_id, words.chat_id, words.parent_id, place, "freelancer", words.question, call.asked_at))
+        place = unit._next("messages")
+        messages.append((who, words.answer_id, words.chat_id, words.question_id, place, "answer", words.answer, call.asked_at))
+        answers.append(
+            (who, words.answer_id, words.chat_id, words.question_id, words.request_id, call.attempt, words.answer_id, place, call.state.value, None,
+             model(call.asked_at), prompt_version, call.accepted.left_out, call.accepted.shortened, call.asked_at, call.ended_at)
+        )  # fmt: skip
+    _insert(unit, "messages", "VARCHAR VARCHAR VARCHAR VARCHAR BIGINT VARCHAR VARCHAR TIMESTAMP", messages)
     _insert(
-        unit, "remembering", "VARCHAR BIGINT VARCHAR BOOLEAN TIMESTAMP",
-        [(life.account.id, unit._next("remembering"), _chat_id(life, chat), True, at) for at, life, chat in remembering],
+        unit, "answers",
+        "VARCHAR VARCHAR VARCHAR VARCHAR VARCHAR INTEGER VARCHAR BIGINT VARCHAR VARCHAR VARCHAR VARCHAR INTEGER BOOLEAN TIMESTAMP TIMESTAMP", answers,
     )  # fmt: skip
 
 
@@ -129,54 +130,29 @@ def _add_cycles(unit: Unit, lives: Sequence[Life]) -> None:
 
 # --- Calls ------------------------------------------------------------------------------------------------------------
 
-_Placed = tuple[Life, int, PastCall, int, int]
-"""A call with its number among the account's, and the places of question and answer among all messages."""
-
-
-def _chat_id(life: Life, chat: int) -> str:
-    """Short ids, alike at the beginning: they are of use to nobody and make half of the file."""
-    return f"{life.account.subject}-c{chat}"
-
-
-def _messages(placed: Iterable[_Placed]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for life, _, call, question, answer in placed:
-        if words := life.words.get(call.request):
-            who = life.account.id
-            rows.append((who, words.question_id, words.chat_id, words.parent_id, question, "freelancer", words.question, call.asked_at))
-            rows.append((who, words.answer_id, words.chat_id, words.question_id, answer, "answer", words.answer, call.asked_at))
-    return rows
-
-
 _CALL = (
-    ("account_id", "VARCHAR"), ("answer_id", "VARCHAR"), ("question_id", "VARCHAR"), ("chat_id", "VARCHAR"), ("request_id", "VARCHAR"),
-    ("attempt", "INTEGER"), ("place", "BIGINT"), ("sequence", "BIGINT"), ("cycle_starts_at", "TIMESTAMP"), ("plan", "VARCHAR"),
-    ("allowance", "BIGINT"), ("kind", "VARCHAR"), ("tokens", "BIGINT"), ("prompt_tokens", "BIGINT"), ("resent_tokens", "BIGINT"),
-    ("answer_limit", "BIGINT"), ("left_out", "INTEGER"), ("shortened", "BOOLEAN"), ("state", "VARCHAR"), ("resolution", "VARCHAR"),
-    ("tokens_in", "BIGINT"), ("tokens_out", "BIGINT"), ("counted", "VARCHAR"), ("over_reserved", "BIGINT"), ("model", "VARCHAR"),
-    ("prompt_version", "VARCHAR"), ("first_token_ms", "BIGINT"), ("asked_at", "TIMESTAMP"), ("ended_at", "TIMESTAMP"),
+    ("account_id", "VARCHAR"), ("answer_id", "VARCHAR"), ("request_id", "VARCHAR"), ("sequence", "BIGINT"), ("cycle_starts_at", "TIMESTAMP"),
+    ("plan", "VARCHAR"), ("allowance", "BIGINT"), ("kind", "VARCHAR"), ("tokens", "BIGINT"), ("prompt_tokens", "BIGINT"),
+    ("resent_tokens", "BIGINT"), ("answer_limit", "BIGINT"), ("state", "VARCHAR"), ("resolution", "VARCHAR"), ("tokens_in", "BIGINT"),
+    ("tokens_out", "BIGINT"), ("counted", "VARCHAR"), ("over_reserved", "BIGINT"), ("model", "VARCHAR"), ("prompt_version", "VARCHAR"),
+    ("first_token_ms", "BIGINT"), ("asked_at", "TIMESTAMP"), ("ended_at", "TIMESTAMP"),
 )  # fmt: skip
 
 
-def _staged(
-    unit: Unit, life: Life, number: int, call: PastCall, question: int, answer: int, model: Callable[[datetime], str], prompt_version: str
-) -> tuple[object, ...]:
-    subject, words, got, cost = life.account.subject, life.words.get(call.request), call.accepted, call.cost
-    ids = (
-        (words.answer_id, words.question_id, words.chat_id, words.request_id)
-        if words
-        else (f"{subject}-{number}", f"{subject}-q{call.request}", _chat_id(life, call.chat), f"{subject}-{call.request}")
-    )
+def _staged(unit: Unit, life: Life, number: int, call: PastCall, model: Callable[[datetime], str], prompt_version: str) -> tuple[object, ...]:
+    """One call as a row. Without words its ids are short and alike: they are of use to nobody, and random ones would make half of the file."""
+    words, got, cost = life.words.get(call.request), call.accepted, call.cost
+    subject = life.account.subject
     return (
-        life.account.id, *ids, call.attempt, answer, unit._next("usage_entries"), call.cycle.starts_at, call.plan, call.allowance, got.kind.value,
-        got.reserve, got.prompt_tokens, got.resent_tokens, got.answer_limit, got.left_out, got.shortened, call.state.value, call.resolution,
-        cost.tokens_in, cost.tokens_out, cost.counted, cost.over_reserved, model(call.asked_at), prompt_version, call.first_token_ms,
-        call.asked_at, call.ended_at,
+        life.account.id, words.answer_id if words else f"{subject}-{number}", words.request_id if words else f"{subject}-{call.request}",
+        unit._next("usage_entries"), call.cycle.starts_at, call.plan, call.allowance, got.kind.value, got.reserve, got.prompt_tokens,
+        got.resent_tokens, got.answer_limit, call.state.value, call.resolution, cost.tokens_in, cost.tokens_out, cost.counted, cost.over_reserved,
+        model(call.asked_at), prompt_version, call.first_token_ms, call.asked_at, call.ended_at,
     )  # fmt: skip
 
 
 def _add_calls(unit: Unit, rows: Sequence[tuple[object, ...]]) -> None:
-    """Into a table of their own, and from there into reservations, answers and the ledger. A reservation has its answer's id."""
+    """Into a table of their own, and from there into reservations and the ledger. A reservation has its answer's id."""
     if not rows:
         return
     columns = ", ".join(f"{_column(kind)} AS {name}" for name, kind in _CALL)
@@ -184,10 +160,6 @@ def _add_calls(unit: Unit, rows: Sequence[tuple[object, ...]]) -> None:
     unit._all(
         "INSERT INTO reservations SELECT account_id, answer_id, request_id, cycle_starts_at, allowance, kind, tokens, prompt_tokens, resent_tokens, "
         f"answer_limit, resolution, asked_at, asked_at + INTERVAL '{SET_ASIDE_SECONDS} seconds', ended_at FROM past_calls"
-    )
-    unit._all(
-        "INSERT INTO answers SELECT account_id, answer_id, chat_id, question_id, request_id, attempt, answer_id, place, state, NULL, model, "
-        "prompt_version, left_out, shortened, asked_at, ended_at FROM past_calls"
     )
     unit._all(
         "INSERT INTO usage_entries SELECT account_id, sequence, answer_id, answer_id, cycle_starts_at, plan, tokens_in, tokens_out, "
