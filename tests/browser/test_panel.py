@@ -144,6 +144,29 @@ def test_a_click_opens_a_chat_without_loading_the_page_anew(person: Person) -> N
     person.did(["open", "late"], ["open", "scope"])
 
 
+def test_words_in_the_search_field_lead_on_once_and_the_list_stays(person: Person) -> None:
+    """Enter searches; blanks alone do not, and keys there are not those of the rows."""
+    person.open("bake")
+    field = person.page.get_by_role("searchbox", name="Search your chats")
+    field.fill("   ")
+    field.press("Enter")
+    field.fill("deposit %_")
+    field.press("Delete")
+    field.press("Enter")
+    person.did(["search", "deposit %_"])
+    person.titles(
+        "Proposal for Bakehouse website relaunch", "Late invoice", "Scope creep", "Case study outline", "Clean the survey export", "Day rate or fixed price?"
+    )
+
+
+def test_a_chat_in_its_last_days_says_so_in_its_row(person: Person, server: LiveServer) -> None:
+    """The others in their menu only."""
+    server.tell(set=["bake", {"soon": True}])
+    person.open("bake")
+    expect(person.row("Proposal for Bakehouse website relaunch").get_by_text("Deleted on 14 March")).to_be_visible()
+    expect(person.page.locator("nav[aria-label=Chats] small:not(:empty)")).to_have_count(1)
+
+
 def test_enter_on_a_row_opens_it(person: Person) -> None:
     person.open("bake")
     person.link("Scope creep").focus()
