@@ -125,7 +125,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
 
     def equal() -> None:
         left, right = yes.bounding_box(), no.bounding_box()
-        assert left["height"] == right["height"] and abs(left["width"] - right["width"]) < 1
+        assert left and right and left["height"] == right["height"] and abs(left["width"] - right["width"]) < 1
 
     settled(page, equal)
     expect(page.locator("[data-testid=stMain]")).to_contain_text("OpenAI")
