@@ -72,12 +72,18 @@ def count(text: str, tokenizer: str) -> int:
 
 def count_turns(turns: Iterable[HasText], tokenizer: str) -> int:
     """What a whole prompt costs: the text of its turns, and what the chat format puts around each of them."""
+    counted = [count(turn.text, tokenizer) for turn in turns]
+    return sum(counted) + _around(len(counted), tokenizer)
+
+
+def as_turn(counted: int, tokenizer: str) -> int:
+    """What a text of so many tokens costs as a prompt of one turn."""
+    return counted + _around(1, tokenizer)
+
+
+def _around(turns: int, tokenizer: str) -> int:
     _, surcharge = _split_name(tokenizer)
-    tokens, around = 0, REPLY_TOKENS
-    for turn in turns:
-        tokens += count(turn.text, tokenizer)
-        around += TURN_TOKENS
-    return tokens + math.ceil(around * (100 + surcharge) / 100)
+    return math.ceil((REPLY_TOKENS + turns * TURN_TOKENS) * (100 + surcharge) / 100)
 
 
 def warm(tokenizers: Iterable[str] = tuple(VOCABULARIES)) -> None:

@@ -136,6 +136,8 @@ def test_turns_cost_their_text_and_what_the_format_adds() -> None:
 
     assert tokens.count_turns(turns, "o200k_base") == text + 11
     assert tokens.count_turns([], "o200k_base+100%") == 6
+    for tokenizer in ("o200k_base", "cl100k_base+30%"):
+        assert tokens.as_turn(tokens.count("Hello", tokenizer), tokenizer) == tokens.count_turns(turns[1:], tokenizer)
 
 
 @pytest.mark.fault(116)

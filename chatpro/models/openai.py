@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -91,7 +91,10 @@ class WireModel:
 
     async def open(self, prompt: Prompt) -> AbstractAsyncContextManager[Any]:
         """Begin the call; entering the result connects."""
-        opened: AbstractAsyncContextManager[Any] = self._client.chat.completions.with_streaming_response.create(**self.body(prompt))
+        body = self.body(prompt)
+        # What is said goes past the client's conversion of each message, which costs more than the rest of the call.
+        said = {"messages": body.pop("messages")}
+        opened: AbstractAsyncContextManager[Any] = self._client.chat.completions.with_streaming_response.create(messages=[], extra_body=said, **body)
         return opened
 
     def text_of(self, choice: dict[str, Any]) -> object:
@@ -100,96 +103,129 @@ class WireModel:
         return delta.get("content") or delta.get("refusal")
 
     async def _events(self, prompt: Prompt) -> AsyncGenerator[Event, None]:
-        spent: Spent | None = None
-        ended: Ended | None = None
-        done = begun = False
-        async with await self.open(prompt) as response, aclosing(_lines(response.iter_bytes())) as lines:
-            while not done and (line := await self._next(lines, ended)) is not None:
-                done, events = self._read(line)
-                for event in events:
-                    if isinstance(event, Spent):
-                        spent = event  # some servers send it with each event: the last is the whole
-                    elif isinstance(event, Ended):
-                        ended = event
-                    elif text := event.text if begun else event.text.lstrip():
-                        begun = True
-                        yield Piece(text)
-            if not done and ended is None:
+        """Once per piece of the wire, not per line: what came together is passed on together."""
+        heard, lines, begun = _Heard(), _Lines(), False
+        async with await self.open(prompt) as response, aclosing(_wire(response)) as wire:
+            while not heard.done:
+                data = await (anext(wire, None) if heard.ended is None else self._tail(wire))
+                problem = self._hear(heard, lines.of(data) if data is not None else lines.rest())
+                if text := heard.text if begun else heard.text.lstrip():
+                    begun, heard.text = True, ""
+                    yield Piece(text)
+                if problem is not None:
+                    raise problem
+                if data is None:
+                    break
+            if not heard.done and heard.ended is None:
                 raise self._fault(Problem.CUT)
-            if spent is not None:
-                yield spent
-            yield ended or Ended("stop")
-            if done:
+            if heard.spent is not None:
+                yield heard.spent
+            yield heard.ended or Ended("stop")
+            if heard.done:
                 # A connection read to its end is used again, which saves the next message a handshake.
                 with suppress(*_network_errors()):
                     async with asyncio.timeout(DRAIN_SECONDS):
-                        async for _ in lines:
+                        async for _ in wire:
                             pass
 
-    async def _next(self, lines: AsyncIterator[bytes], ended: Ended | None) -> bytes | None:
-        """The next line, or None where there is none. After the last word, a server that breaks off or keeps silent has lost only its figures."""
-        if ended is None:
-            return await anext(lines, None)
+    async def _tail(self, wire: AsyncIterator[bytes]) -> bytes | None:
+        """After the last word, a server that breaks off or keeps silent has lost only its figures."""
         try:
             async with asyncio.timeout(TAIL_SECONDS):
-                return await anext(lines, None)
+                return await anext(wire, None)
         except _network_errors():
             return None
 
-    def _read(self, line: bytes) -> tuple[bool, list[Event]]:
-        """What one line says, and whether it is the last."""
+    def _hear(self, heard: _Heard, lines: Iterable[bytes]) -> ModelProblem | None:
+        """Take in what these lines say, up to the last one of the answer or to the first that can't be. That one's problem is for after the text before."""
+        try:
+            for line in lines:
+                self._read(line, heard)
+                if heard.done:
+                    break
+        except ModelProblem as problem:
+            return problem
+        return None
+
+    def _read(self, line: bytes, heard: _Heard) -> None:
         if not line.startswith(b"data:"):
             if line == b"" or line.startswith((b":", b"event:", b"id:", b"retry:")):
-                return False, []
+                return
             raise self._fault(Problem.GARBLED)
         data = line[5:].strip()
         if data == b"[DONE]":
-            return True, []
+            heard.done = True
+            return
         try:
-            message = json.loads(data)
+            message = _DECODE(data.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             raise self._fault(Problem.GARBLED)
         if message.get("error"):
             raise self._fault(classify(None, message))
-        return False, list(self._parts(message))
-
-    def _parts(self, message: dict[str, Any]) -> Iterable[Event]:
         usage = message.get("usage")
-        if usage is not None:
-            yield Spent(usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else Spent(usage, usage)
+        if usage is not None:  # some servers send it with each event: the last is the whole
+            heard.spent = Spent(usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else Spent(usage, usage)
         choices = message.get("choices", [] if usage is not None else None)
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise self._fault(Problem.GARBLED)
-        for choice in choices[:1]:
-            if not isinstance(choice.get("delta") or {}, dict):
-                raise self._fault(Problem.GARBLED)
-            text = self.text_of(choice)
-            if text is not None and not isinstance(text, str):
-                raise self._fault(Problem.GARBLED)
-            if text and (clean := _clean(text)):
-                yield Piece(clean)
-            if reason := choice.get("finish_reason"):
-                yield Ended("length" if reason == "length" else "declined" if reason == "content_filter" else "stop")
+        if choices:
+            self._choose(choices[0], heard)
+
+    def _choose(self, choice: dict[str, Any], heard: _Heard) -> None:
+        if not isinstance(choice.get("delta") or {}, dict):
+            raise self._fault(Problem.GARBLED)
+        text = self.text_of(choice)
+        if text is not None and not isinstance(text, str):
+            raise self._fault(Problem.GARBLED)
+        if text:
+            heard.text += _clean(text)
+        if reason := choice.get("finish_reason"):
+            heard.ended = Ended("length" if reason == "length" else "declined" if reason == "content_filter" else "stop")
 
     def _fault(self, problem: Problem) -> ModelProblem:
         return ModelProblem(problem, self.card.title or self.name)
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+_DECODE = json.JSONDecoder().decode
+
+
+@dataclass
+class _Heard:
+    """What the lines of an answer have said so far; `text` is what nobody has been told yet."""
+
+    text: str = ""
+    spent: Spent | None = None
+    ended: Ended | None = None
+    done: bool = False
+
+
+class _Lines:
     """Lines as the event stream means them: by newlines only, since answers may hold other characters that Python takes for line ends."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r")
-        if len(rest) > LINE_BYTES:
-            yield b"(a line without an end)"  # read as garbage, which it is
-            return
-    # A last event without a line end is whole or half; half of one means that the stream was cut, not that it is garbage.
-    if rest and (not rest.startswith(b"data:") or rest.rstrip().endswith((b"}", b"]"))):
-        yield rest.removesuffix(b"\r")
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def of(self, data: bytes) -> list[bytes]:
+        """The lines that are whole with this."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_BYTES:
+            return [*lines, b"(a line without an end)"]  # read as garbage, which it is
+        return [line.removesuffix(b"\r") for line in lines]
+
+    def rest(self) -> list[bytes]:
+        """A last event without a line end is whole or half; half of one means that the stream was cut, not that it is garbage."""
+        rest, self._rest = self._rest, b""
+        return [rest.removesuffix(b"\r")] if rest and (not rest.startswith(b"data:") or rest.rstrip().endswith((b"}", b"]"))) else []
+
+
+def _wire(response: Any) -> AsyncGenerator[bytes, None]:
+    """The answer's bytes as they come. The client's own reader takes each word through three more loops, so it is used only where a server
+    compresses although it was asked not to."""
+    packed = response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+    wire: AsyncGenerator[bytes, None] = aiter(response.iter_bytes() if packed else response.http_response.stream)
+    return wire
 
 
 def _clean(text: str) -> str:

@@ -64,7 +64,11 @@ log = logging.getLogger("chatpro.answering")
 
 PROMPT_VERSION = "1"
 COUNT_EACH = 400
-"""Characters between two looks at a running answer's length: about a hundred tokens, so a provider that ignores the limit is cut soon after it."""
+"""Characters between two looks at the length of a running answer that may be too long: about a hundred tokens, so a provider that ignores the limit
+is cut soon after it. Before there are as many bytes as tokens are allowed nothing is counted: no token is less than a byte."""
+
+PATIENCE_STEP = 0.5
+"""Seconds of silence that may be told too late, so that not each word sets the clock anew."""
 
 COSTS_KEPT = 50_000
 """Counts of entries' tokens kept in memory, some 8 MB, without a word of them."""
@@ -654,6 +658,7 @@ class Answering:
         worded = [m for m in before if m.text]
         turns = [_turn(m) for m in reversed(worded[len(worded) - len(costs) :])]
         draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
+        self._keep_cost(wish.question.id if wish.question else wish.request, model.card.tokenizer, draft)  # its message has just these words
         return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
 
     def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast | Wait:
@@ -796,17 +801,22 @@ class Answering:
         """One call: grow the answer, watch the silence, keep the answer limit even where the provider doesn't."""
         clock = asyncio.get_running_loop().time
         state: AnswerState | None = None
-        counted = produced = 0
+        counted = produced = uncounted = 0
+        beyond = prompt.answer_limit * LIMIT_NET
+        moved = 0.0
         try:
             async with asyncio.timeout_at(min(deadline, clock() + self._settings.first_token_seconds)) as patience, aclosing(model.stream(prompt)) as events:
                 async for event in events:
-                    patience.reschedule(min(deadline, clock() + self._settings.silence_seconds))
+                    if (now := clock()) - moved > PATIENCE_STEP:
+                        moved = now
+                        patience.reschedule(min(deadline, now + PATIENCE_STEP + self._settings.silence_seconds))
                     if isinstance(event, Piece):
                         live.grow(event.text)
-                        if len(live.text) - counted >= COUNT_EACH:
+                        uncounted += len(event.text.encode("utf-8", "replace"))
+                        if produced + uncounted > beyond and len(live.text) - counted >= COUNT_EACH:
                             produced += tokens.count(live.text[counted:], model.card.tokenizer)
-                            counted = len(live.text)
-                            if produced > prompt.answer_limit * LIMIT_NET:
+                            counted, uncounted = len(live.text), 0
+                            if produced > beyond:
                                 return AnswerState.LENGTH
                     elif isinstance(event, Spent):
                         live.spent = (event.tokens_in, event.tokens_out)
@@ -897,7 +907,7 @@ class Answering:
         unit.fold_parts(call, text, parts)
         cost = Charge(0, 0, "estimated", 0)
         if text:
-            cost = charge(spent, call.prompt_tokens, tokens.count(text, self._tokenizer(call.model)), call.tokens)
+            cost = charge(spent, call.prompt_tokens, self._counted_answer(call, text), call.tokens)
             if spent is not None and cost.counted == "estimated":
                 log.warning("answer %s: the provider's figures can't be (%s in, %s out), so it was counted here", call.answer_id, *map(_figure, spent))
         resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
@@ -1017,10 +1027,20 @@ class Answering:
         known = self._costs.get((message.id, tokenizer))
         if known is None:
             known = tokens.count_turns((_turn(message),), tokenizer)
-            if len(self._costs) >= COSTS_KEPT:
-                self._costs.clear()
-            self._costs[message.id, tokenizer] = known
+            self._keep_cost(message.id, tokenizer, known)
         return known
+
+    def _counted_answer(self, call: Call, text: str) -> int:
+        """Tokens of an answer that has ended. The next run of its page asks for them as a turn."""
+        tokenizer = self._tokenizer(call.model)
+        counted = tokens.count(text, tokenizer)
+        self._keep_cost(call.answer_id, tokenizer, tokens.as_turn(counted, tokenizer))
+        return counted
+
+    def _keep_cost(self, entry_id: str, tokenizer: str, cost: int) -> None:
+        if len(self._costs) >= COSTS_KEPT:
+            self._costs.clear()
+        self._costs[entry_id, tokenizer] = cost
 
     def _costs_of(self, path: list[Message], budget: int, card: ModelCard | None = None) -> list[int]:
         """Tokens of a conversation's entries, newest first, up to the first that goes beyond the budget."""

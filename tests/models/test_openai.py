@@ -350,6 +350,16 @@ def test_a_compressed_stream_that_breaks_is_no_traceback(damage: str) -> None:
 
 
 @pytest.mark.fault(35)
+def test_words_before_garbage_in_the_same_breath_are_kept() -> None:
+    """Under load many events come as one piece of the wire: those before the bad one are the answer's, those after it are not."""
+    with Upstream() as upstream:
+        upstream.queue(Reply([said("Dear") + said(" client") + b"<html>\n\n" + said(" and more")]))
+        text, _, failed = ask(upstream)
+
+    assert text == "Dear client" and failed is not None and failed.problem is Problem.GARBLED
+
+
+@pytest.mark.fault(35)
 def test_what_is_no_http_is_no_answer() -> None:
     """Another program listens on that port."""
     with Upstream() as upstream:
