@@ -6,7 +6,7 @@ comes, so what became of a send is noted in a plain object at once, and the next
 What must outlive a run is in the store or with the server; session state holds only what this page last showed, a sentence to
 say once, and text that could not be sent.
 
-The page is drawn in two parts. What stands still is drawn once a run. What the end of an answer changes (the newest exchange,
+The page is drawn in two parts. What stands still is drawn once a run. What the end of an answer changes (the newest answer,
 notices, meter) is one fragment, `_moving`, which fills places that the page has left for it: the end of an
 answer redraws these, and not a long conversation.
 """
@@ -636,9 +636,7 @@ def _head(reading: Reading) -> None:
     account, opened = reading.account, reading.opened
     asked = opened.id in (st.session_state.get("renaming"), st.session_state.get("deleting"))
     with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
-        with st.container(gap=None):
-            st.title(parts.label(opened.title), anchor=False)
-            parts.note(_goes(account, opened))
+        st.html(f'<h1>{escape(clean_title(opened.title))}</h1><p class="note">{escape(_goes(account, opened))}</p>')
         if not asked:  # an open menu would cover the question that stands below
             with st.popover("Menu", type="tertiary"):
                 _menu_of_memory(reading)
@@ -678,9 +676,9 @@ def _menu_of_memory(reading: Reading) -> None:
 
 
 def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
-    """The conversation without its newest exchange, which moves; the whole of it while something waits to be sent. Returns what is drawn."""
+    """The conversation without its newest answer, which moves; the whole of it while something waits to be sent. Returns what is drawn."""
     pieces = messages.exchanges(reading.opened.messages)
-    still = pieces if whole else pieces[:-1]
+    still = _still(pieces, whole)
     shown = st.session_state.get("shown", SHOWN)
     hidden = sum(map(len, pieces)) - shown
     with st.container(key="conversation"):
@@ -693,6 +691,14 @@ def _above(reading: Reading, whole: bool) -> tuple[str, ...]:
                 with st.container():  # the moving part stands in one as well: an answer stays where it is when the next message comes
                     _exchange(reading, piece)
     return tuple(m.id for piece in still for m in piece)
+
+
+def _still(pieces: list[list[Message]], whole: bool) -> list[list[Message]]:
+    """What stands still of the conversation's exchanges: all of it, or all but the answers of the newest one."""
+    if whole or not pieces:
+        return pieces
+    asked = [message for message in pieces[-1] if message.own]
+    return [*pieces[:-1], asked] if asked else pieces[:-1]
 
 
 def _exchange(reading: Reading, piece: list[Message]) -> None:
@@ -776,7 +782,7 @@ def _empty(account: Account, closed: bool) -> None:
                 parts.card(starter["key"], starter["icon"], starter["title"], starter["text"], starter["words"], partial(_set, "composer", starter["words"]))
 
 
-# --- the moving part: the newest exchange, notices, meter ---------------------------------------------------------------
+# --- the moving part: the newest answer, notices, meter ---------------------------------------------------------------
 
 
 def _keep_page() -> None:
@@ -799,7 +805,7 @@ def _moving(left: _Places) -> None:
     now = left.stand.pop() if left.stand else _look()
     account, opened, line, meter = now.account, now.opened, now.line, now.meter
     pieces = messages.exchanges(opened.messages) if opened else []
-    above = tuple(m.id for piece in (pieces if line else pieces[:-1]) for m in piece) if opened else None
+    above = tuple(m.id for piece in _still(pieces, whole=line is not None) for m in piece) if opened else None
     if st.session_state["outbox"].done or above != left.above or now.frame != left.frame:
         st.rerun(scope="app")  # something changed that stands outside of the moving part: a send from within, another tab, the allowance closed
     running = opened.running if opened else None
@@ -813,7 +819,6 @@ def _moving(left: _Places) -> None:
             parts.meter_line(meter, account, _reminder())
         elif now.may_send:
             parts.note(_reminder())
-        st.html('<div class="why" role="status"></div>')
 
 
 def _look() -> _Stand:
@@ -828,7 +833,7 @@ def _look() -> _Stand:
 
 
 def _newest(now: _Stand, piece: list[Message]) -> None:
-    """The newest exchange with its answer, finished or growing.
+    """The newest answer, finished or growing.
 
     The component stands in the same place in every run and outlives the answer: one socket a page, whatever it shows. Which answer
     that is, the store says, in the same reading as the words above it; one that has ended since is ended on the socket at once, and
@@ -838,7 +843,7 @@ def _newest(now: _Stand, piece: list[Message]) -> None:
     growing = tail if tail is not None and tail.answer is not None and tail.answer.state is AnswerState.RUNNING else None
     with st.container(key="newest"):
         if reading is not None:
-            _exchange(reading, [m for m in piece if m is not growing])
+            _exchange(reading, [m for m in piece if not m.own and m is not growing])
         if line is not None:
             messages.waiting(line.wish.text)
         model = messages.model_name(growing.answer.model) if growing is not None and growing.answer is not None else parts.model_title()
@@ -874,7 +879,9 @@ def _foot(account: Account, meter: Meter | None, opened: Opened | None, may_send
         elif not may_send:
             parts.notice("plain", "block", "You said no to AI.", "Nothing is sent to a model; your chats stay here to read.")
             st.button("Think again", key="think_again", on_click=_turn_to, args=(None,))
-        return notices, st.container(key="foot_line")
+        foot = st.container(key="foot_line")
+        st.html('<div class="why" role="status"></div>')  # live.js says there what can't be done just now
+        return notices, foot
 
 
 def _placeholder(account: Account, meter: Meter | None) -> str:

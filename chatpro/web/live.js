@@ -1155,16 +1155,15 @@ class Hands {
     const own = button.closest(".said")?.querySelector(".own-words");
     const drawn = own ?? button.closest("[class*=st-key-msg_answer_]")?.querySelector("[data-testid=stMarkdownContainer]");
     if (!drawn) return;
-    const icon = button.querySelector(".ic");
     try {
       await (own ? toClipboard(own.textContent) : toClipboard(asText(drawn), bare(drawn)));
-      icon.textContent = "check";
+      button.dataset.done = "";
       this.status.textContent = "Copied";
     } catch {
       this.status.textContent = "Your browser did not let this page copy";
       why("Your browser did not let this page copy. Select the words instead.");
     }
-    setTimeout(() => ((icon.textContent = "content_copy"), (this.status.textContent = "")), 1_800);
+    setTimeout(() => (delete button.dataset.done, (this.status.textContent = "")), 1_800);
   }
 
   /** Shown at once as one's own; the run that follows says the same. */

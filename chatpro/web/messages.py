@@ -57,9 +57,9 @@ def exchanges(path: list[Message]) -> list[list[Message]]:
 
 def own(message: Message, reading: Reading) -> None:
     """What the person wrote, and under it: copy, edit, other versions."""
-    buttons = _button_html("copy", "content_copy", "Copy your message")
+    buttons = _button_html("copy", "Copy your message")
     if reading.may_send:
-        buttons += _button_html("edit", "edit", "Edit and send again")
+        buttons += _button_html("edit", "Edit and send again")
     if reading.picked is not None:
         buttons = _pick_html(message, reading.picked)
     st.html(
@@ -133,23 +133,21 @@ def _deeds_html(message: Message, reading: Reading) -> str:
     if reading.picked is not None:
         return _pick_html(message, reading.picked) if message.text else ""
     if message.text:
-        rows += _button_html("copy", "content_copy", "Copy this answer")
-        rows += _button_html("up", "thumb_up", "Good answer", pressed=facts.thumb == "up")
-        rows += _button_html("down", "thumb_down", "Poor answer", pressed=facts.thumb == "down")
+        rows += _button_html("copy", "Copy this answer")
+        rows += _button_html("up", "Good answer", pressed=facts.thumb == "up")
+        rows += _button_html("down", "Poor answer", pressed=facts.thumb == "down")
         if reading.may_send and message.parent_id is not None:
-            rows += _button_html("again", "refresh", "Another answer", message.parent_id)
+            rows += _button_html("again", "Another answer", message.parent_id)
     return rows + _leaf_html(message, reading) + _receipt_html(message, reading)
 
 
-def _button_html(act: str, icon: str, label: str, entry: str = "", pressed: bool | None = None, off: bool = False) -> str:
-    """One button, about the entry of its row or about `entry`. Its title is its name as well: said twice, it went over the wire twice."""
+def _button_html(act: str, label: str, entry: str = "", pressed: bool | None = None, off: bool = False) -> str:
+    """One button, about the entry of its row or about `entry`. Its title is its name as well, and its sign stands in the stylesheet by `act`: both
+    would go over the wire with each row again."""
     state = "" if pressed is None else ' aria-pressed="true"' if pressed else ' aria-pressed="false"'
     disabled = ' aria-disabled="true"' if off else ""
     about = f' data-id="{escape(entry)}"' if entry else ""
-    return (
-        f'<button type="button" data-act="{escape(act)}"{about} title="{escape(label)}"{state}{disabled}>'
-        f'<span class="ic" aria-hidden="true">{escape(icon)}</span></button>'
-    )
+    return f'<button type="button" data-act="{escape(act)}"{about} title="{escape(label)}"{state}{disabled}></button>'
 
 
 def _pick_html(message: Message, picked: frozenset[str]) -> str:
@@ -170,9 +168,9 @@ def _leaf_html(message: Message, reading: Reading) -> str:
     at = versions.index(message.id)
     before, after = versions[max(0, at - 1)], versions[min(len(versions) - 1, at + 1)]
     return (
-        f'<span class="leaf">{_button_html("leaf", "chevron_left", "Version before", before, off=at == 0)}'
+        f'<span class="leaf">{_button_html("leaf", "Version before", before, off=at == 0)}'
         f"<small>{at + 1:d} of {len(versions):d}</small>"
-        f"{_button_html('leaf', 'chevron_right', 'Version after', after, off=at == len(versions) - 1)}</span>"
+        f"{_button_html('leaf', 'Version after', after, off=at == len(versions) - 1)}</span>"
     )
 
 

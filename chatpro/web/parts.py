@@ -33,7 +33,7 @@ _JOINER = "\u2060"
 TOKEN = "A token is a piece of a word, about four letters. What you send, what goes along of the chat so far, and what is written for you all count."
 TOKENS = f'<details class="tokens"><summary>tokens</summary><p>{escape(TOKEN)}</p></details>'
 """The word, explained where it appears first."""
-RECEIPTS = '<button type="button" class="quiet" data-act="receipts" data-id="">Receipts<span class="wide"> of this month</span></button>'
+RECEIPTS = '<button type="button" class="quiet" data-act="receipts">Receipts<span class="wide"> of this month</span></button>'
 
 
 # --- Words and figures ------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def meter(stand: Meter, account: Account, opens: bool = True) -> None:
     about = left(stand)
     st.html(
         f'<div class="meter {escape(_level(stand))}"><div class="top"><b>{escape(about)}</b><span>{share}</span></div>'
-        f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{_percent(stand):d}"'
+        f'<div class="bar" role="meter" aria-label="Allowance used" aria-valuenow="{_percent(stand):d}"'
         f' aria-valuetext="{share} used{_pending_html(stand)}, {escape(about)}"'
         f' style="--p:{min(stand.share, 1.0):.1%};--r:{_reserved(stand):.1%}"><u></u><i></i>'
         f'<s data-n="75" style="left:75%"></s><s data-n="95" style="left:95%"></s>{_own_mark_html(stand)}</div>'
