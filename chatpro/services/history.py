@@ -184,9 +184,9 @@ class History:
     def restore(self, actor: Account, chat_id: str) -> None:
         """Take back the deletion of an own chat. Raises NotFound when there is nothing to take back, TooLate after its ten minutes."""
         _need_freelancer(actor)
-        now = self._now()
 
         def work(unit: Unit) -> None:
+            now = self._now()  # in its turn: a purge that began after the ten minutes must not find half of the chat back
             deleted_at = unit.deleted_at(actor.id, chat_id)
             if deleted_at is None:
                 raise NotFound
