@@ -40,6 +40,10 @@ class NotSendable(ChatProError):
     """The text itself can't be sent (blank, beyond the character cap). Nothing was stored; the composer keeps it."""
 
 
+class NotSearchable(ChatProError):
+    """What was typed can't be looked for (nothing, one letter, too much); the sentence says what can."""
+
+
 class Busy(ChatProError):
     """A bound is met (an answer runs in this chat, too many for this account, or the process is full). Not a refusal."""
 

@@ -1,4 +1,4 @@
-"""A person's own chats: the side panel, one conversation, renaming, deleting and taking a deletion back.
+"""A person's own chats: the side panel, one conversation, searching, renaming, deleting and taking a deletion back.
 
 Reads go through what the asker may reach: a chat of somebody else, a deleted one, one past its 90 days and one that never
 was are all the same "not found".
@@ -6,19 +6,76 @@ was are all the same "not found".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Role
 from chatpro.domain.chats import UNDO, AnswerState, Chat, Column, Listed, Message, clean_title, conversation, deleted_on, readable_since, versions
-from chatpro.errors import NotAllowed, NotFound, NotSendable, TooLate
+from chatpro.domain.search import Query, QueryRefused, Snippet, parse, snippet
+from chatpro.errors import NotAllowed, NotFound, NotSearchable, NotSendable, TooLate
 from chatpro.storage import Store, Unit
 
 LISTED = 25
 """Rows of one page of the table."""
 MOST_PAGES = 1_000_000
+
+FOUND = 20
+"""Hits of one page of a search."""
+
+SEARCHED = 5_000
+"""Messages that a search reads at once: some 3 MB of text, and more than nearly anybody writes in 90 days."""
+
+SEARCH_SECONDS = 2.0
+"""How long one search may look through a person's messages; a read of the store has the same bound. 2,000 messages take 30 ms."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a search stands among what was written, from the newest back: an instant, and a number among the entries of that instant."""
+
+    at: datetime
+    sequence: int
+
+
+ABOVE = 2**62
+"""More than any entry's number."""
+
+LATEST = Place(datetime(9999, 1, 1, tzinfo=UTC), ABOVE)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A message that meets a query, with the piece of it in which it does; or a chat whose title does (`message_id` is None, `at` its last message)."""
+
+    chat_id: str
+    title: str
+    message_id: str | None
+    own: bool
+    at: datetime
+    snippet: Snippet
+
+
+@dataclass(frozen=True)
+class Found:
+    """Some hits, newest first. `more`: pass it to have the next ones; None when all was looked through. `ended_early`: the time was up, and
+    there may be more hits than fit one page even where these are few."""
+
+    hits: list[Hit]
+    more: Place | None
+    ended_early: bool = False
+
+    @property
+    def by_chat(self) -> list[list[Hit]]:
+        """The hits of each chat together: the chat with the newest one first, newest first in each, a title before the messages under it."""
+        chats: dict[str, list[Hit]] = {}
+        for hit in self.hits:
+            chats.setdefault(hit.chat_id, []).append(hit)
+        return [sorted(hits, key=lambda hit: hit.message_id is not None) for hits in chats.values()]
 
 
 @dataclass(frozen=True)
@@ -123,6 +180,48 @@ class History:
             remembers_more=chat_id in self._store.read(lambda rows: rows.person(actor.id)).remembering,
         )
 
+    def search(self, actor: Account, words: str, before: Place | None = None, limit: int = FOUND) -> Found:
+        """Own messages and answers that have all of these words, earlier versions too, and chats whose title has; newest first.
+
+        Case, accents and typographic signs don't matter, quotes mean a phrase (chatpro/domain/search.py). Asked of the store each time, so that
+        what was sent a second ago is found; it needs no plan and no consent. Raises NotSearchable with a sentence.
+        """
+        _need_freelancer(actor)
+        try:
+            query = parse(words)
+        except QueryRefused as error:
+            raise NotSearchable(str(error)) from error
+        since = self._since()
+        chats = {chat.id: chat for chat in self._store.read(lambda rows: rows.chats(actor.id, since))}
+        until = time.monotonic() + SEARCH_SECONDS
+        hits: list[Hit] = []
+        last = before or LATEST
+        for place, hit in self._looked_through(actor.id, since, query, chats, last):
+            if hit is not None and len(hits) == limit:
+                return Found(hits, last)
+            if hit is not None:
+                hits.append(hit)
+                last = place
+            elif time.monotonic() > until:
+                return Found(hits, place, ended_early=True)
+        return Found(hits, None)
+
+    def _looked_through(self, account_id: str, since: datetime, query: Query, chats: dict[str, Chat], place: Place) -> Iterator[tuple[Place, Hit | None]]:
+        """Every place behind this one, newest first, with its hit where there is one: messages, and chats at the time of their last message."""
+        titled = sorted((_above(chat), chat.id) for chat in chats.values() if _above(chat) < place and query.meets(chat.title))
+        while rows := self._store.read(partial(Unit.written, account_id=account_id, since=since, before=(place.at, place.sequence), limit=SEARCHED)):
+            for row in rows:
+                place = Place(row.sent_at, row.sequence)
+                while titled and titled[-1][0] > place:
+                    yield _titled(titled.pop(), chats, query)
+                chat = chats.get(row.chat_id)
+                met_here = chat is not None and query.meets(row.text)
+                yield place, Hit(chat.id, chat.title, row.message_id, row.own, row.sent_at, snippet(row.text, query)) if chat and met_here else None
+            if len(rows) < SEARCHED:
+                break
+        while titled:
+            yield _titled(titled.pop(), chats, query)
+
     def seen(self, actor: Account, chat_id: str) -> None:
         """The chat was opened: nothing in it is new any more."""
         _need_freelancer(actor)
@@ -184,9 +283,9 @@ class History:
     def restore(self, actor: Account, chat_id: str) -> None:
         """Take back the deletion of an own chat. Raises NotFound when there is nothing to take back, TooLate after its ten minutes."""
         _need_freelancer(actor)
-        now = self._now()
 
         def work(unit: Unit) -> None:
+            now = self._now()  # in its turn: a purge that began after the ten minutes must not find half of the chat back
             deleted_at = unit.deleted_at(actor.id, chat_id)
             if deleted_at is None:
                 raise NotFound
@@ -199,6 +298,16 @@ class History:
 
     def _since(self) -> datetime:
         return readable_since(self._now(), self._settings.retention_days)
+
+
+def _above(chat: Chat) -> Place:
+    """Where a chat's title stands: above all messages of the moment of its last one."""
+    return Place(chat.last_at, ABOVE + zlib.crc32(chat.id.encode()))
+
+
+def _titled(found: tuple[Place, str], chats: dict[str, Chat], query: Query) -> tuple[Place, Hit]:
+    place, chat = found[0], chats[found[1]]
+    return place, Hit(chat.id, chat.title, None, True, chat.last_at, snippet(chat.title, query))
 
 
 def _need_freelancer(actor: Account) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -48,8 +49,11 @@ CATCH_UP_ROWS = 1_000
 TAIL_ROWS = 16_384
 """Messages behind the sorted ones from which on they are sorted in although nothing has to go. That many cost a search 2 ms."""
 
-SWEEP_ROWS = 250
-"""Rows deleted at once where no text is. Each goes out of up to three keys."""
+LOOK_ROWS = 500_000
+"""Rows looked through at once to find what has to go: no read of the store may stay open longer than two seconds, on a busy machine either."""
+
+SWEEP_ROWS = 100
+"""Rows deleted at once where no text is. Each goes out of up to three keys, and is asked for again first."""
 
 PATIENCE_SECONDS = 60.0
 """How long a checkpoint may be refused. Reads are over after two seconds, so that somebody has to read at every single moment of a minute."""
@@ -58,6 +62,9 @@ MOST_PAUSE_SECONDS = 0.1
 
 Place = tuple[str, int | None]
 """A place among the rows of a table in order: an account and the number of a row, or None for all rows of that account."""
+
+Slice = tuple[Place | None, Place]
+"""The rows behind one place (None: from the beginning) and up to another."""
 
 DELETED = "SELECT id FROM chats WHERE deleted_at <= ?"
 """Chats whose deletion can't be taken back any more."""
@@ -72,45 +79,35 @@ class Kept:
 
 @dataclass(frozen=True)
 class Swept:
-    """No text in it: rows for which `goes` holds are deleted in place, found by `key`. `goes` is asked beside the writers and may take its time;
-    `still` is asked again in the unit that deletes, where something may have come meanwhile."""
+    """No text in it: rows are deleted where they are. `goes`: with what."""
 
-    key: str
     goes: str
-    needs: tuple[str, ...] = ()
-    still: str = "TRUE"
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """Text in it: written anew with the rows `t` for which `stays` holds. `newest`: of each chat only the newest row is asked, the others go.
-    `whole`: in one step, for few rows that change while they are there."""
+    """Text in it: written anew with the rows for which `stays` holds. `newest`: of each chat only the newest row is asked, the others go.
+    `with_chat`: and only as long as there is a row of its chat. `whole`: in one step, for few rows that change while they are there."""
 
     stays: str
     needs: tuple[str, ...] = ()
     newest: bool = False
+    with_chat: bool = False
     whole: bool = False
 
 
 FATES: dict[str, Kept | Swept | Rewritten] = {
-    "messages": Rewritten(f"t.sent_at > ? AND t.chat_id NOT IN ({DELETED})", ("since", "deleted")),
-    # What was sent after all, or written over, is nobody's draft any more.
-    "drafts": Rewritten(f"t.kept_at > ? AND t.text <> '' AND t.chat_id NOT IN ({DELETED})", ("since", "deleted"), newest=True),
-    "answers": Swept("id", f"state <> 'running' AND (started_at <= ? OR chat_id IN ({DELETED}))", ("since", "deleted")),
-    # A chat goes with its last message. Whoever sends into an old one meanwhile has an answer there.
-    "chats": Swept(
-        "id",
-        "(deleted_at <= ? OR (deleted_at IS NULL AND created_at <= ?)) AND id NOT IN (SELECT chat_id FROM answers) "
-        "AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.account_id = chats.account_id AND m.chat_id = chats.id)",
-        ("deleted", "since"),
-        still="id NOT IN (SELECT chat_id FROM answers)",
-    ),
-    # With their chat; one that came from a message goes with that.
-    "titles": Rewritten("t.chat_id IN (SELECT id FROM chats) AND (t.message_id IS NULL OR t.given_at > ?)", ("since",), newest=True),
-    "answer_parts": Rewritten("t.answer_id IN (SELECT id FROM answers WHERE state = 'running')", whole=True),
-    # Which chats take more along may be said before they begin.
-    "remembering": Swept("sequence", "said_at <= ? AND chat_id NOT IN (SELECT id FROM chats)", ("since",)),
-    "unread_answers": Swept("answer_id", "answer_id NOT IN (SELECT id FROM answers)"),
+    "messages": Rewritten(f"sent_at > ? AND chat_id NOT IN ({DELETED})", ("since", "deleted")),
+    # What was sent after all, or written over, is nobody's draft any more. One may be kept for a chat that hasn't begun.
+    "drafts": Rewritten(f"kept_at > ? AND text <> '' AND chat_id NOT IN ({DELETED})", ("since", "deleted"), newest=True),
+    "answers": Swept("with the message that it is"),
+    "unread_answers": Swept("with its answer"),
+    "chats": Swept("with its last message"),
+    # Which chats take more along may be said before they begin, and some never do.
+    "remembering": Swept("with its chat, or after as long where that never began"),
+    # One that came from a message goes with that, though its chat goes on.
+    "titles": Rewritten("(message_id IS NULL OR given_at > ?)", ("since",), newest=True, with_chat=True),
+    "answer_parts": Rewritten("answer_id IN (SELECT id FROM answers WHERE state = 'running')", whole=True),
     "accounts": Kept("who may come in; no text"),
     "account_changes": Kept("zone, sign-outs, closing; no text"),
     "roles": Kept("who may do what"),
@@ -129,7 +126,7 @@ FATES: dict[str, Kept | Swept | Rewritten] = {
     "purges": Kept("when it ran and how many rows went"),
     "schema_migrations": Kept("which shape the store has"),
 }
-"""Table → what becomes of its rows, in the order in which it is done. A table that is missing here turns a test red."""
+"""Table → what becomes of its rows. A table that is missing here turns a test red."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,8 @@ class Rewrite:
         gentle: bool,
     ) -> None:  # fmt: skip
         self._engine = engine
-        self._given = {"since": since, "deleted": deleted}
+        self._since = since
+        self._deleted = deleted
         self._sorted = sorted_before
         self._go_on = go_on
         self._tell = tell
@@ -178,12 +176,13 @@ class Rewrite:
         """Do all of it. Raises PurgeFailed where it can't be done now, StoreUnavailable when the disk fails; nothing is lost either way."""
         self._step(_drop_leftovers)
         self._check_room()
-        removed = {}
-        for table, fate in FATES.items():
-            if isinstance(fate, Swept):
-                removed[table] = self._sweep(table, fate)
-            elif isinstance(fate, Rewritten):
-                removed[table] = self._rewrite_whole(table, fate) if fate.whole else self._rewrite(table, fate)
+        # A chat goes when nothing is left in it, its titles after it, its drafts before, while its deletion is still known.
+        removed = {"messages": self._rewrite("messages"), "drafts": self._rewrite("drafts")}
+        removed["answers"] = self._sweep_answers()
+        removed["chats"] = self._sweep_chats()
+        self._sweep_remembering()
+        removed["titles"] = self._rewrite("titles")
+        removed["answer_parts"] = self._step(partial(_rewrite_whole, table="answer_parts"))
         self._fold()
         self._fill()
         return Purged(removed, self._sorted)
@@ -210,62 +209,104 @@ class Rewrite:
 
     # --- tables with text -------------------------------------------------------------------------------------------
 
-    def _rewrite(self, table: str, fate: Rewritten) -> int:
+    def _rewrite(self, name: str) -> int:
         """Copy what stays, sorted by account and time, in slices; then put the copy in the old one's place. Returns how many rows went."""
-        values = self._values(fate.needs)
-        last, groups, there = self._engine.read(lambda rows: _plan(rows, table, fate, values))
-        staying = groups[-1][1] if groups else 0
-        if staying == there and (table != "messages" or there - self._sorted <= TAIL_ROWS):
+        fate = FATES[name]
+        assert isinstance(fate, Rewritten)
+        last, there = self._engine.read(partial(_extent, table=name))
+        table = _Table(name, fate, [self._since if need == "since" else self._deleted for need in fate.needs], last)
+        staying, slices = (self._by_chat if fate.newest else self._by_row)(table)
+        if staying == there and (name != "messages" or there - self._sorted <= TAIL_ROWS):
             return 0
-        self._step(lambda unit: _create(unit, table))
-        copied, place = 0, 0
-        after: Place | None = None
-        while copied < staying:
-            self._tell(f"writing {table} anew", copied / staying)
-            while place < len(groups) - 1 and groups[place][1] < copied + SLICE_ROWS:
-                place += 1
-            to: Place = (groups[place][0], None)
-            if not fate.newest:
-                to = self._engine.read(partial(_end_of_slice, table=table, fate=fate, values=values, last=last, after=after, to=to))
-            count = self._step(partial(_copy, table=table, fate=fate, values=values, last=last, after=after, to=to))
+        self._step(lambda unit: _create(unit, name))
+        copied = 0
+        for after, to in slices:
+            self._tell(f"writing {name} anew", copied / staying)
+            count = self._step(partial(_copy, table=table, after=after, to=to))
             if not count:
-                raise _changed(table)
-            copied, after = copied + count, to
-        while (reached := self._step(partial(_put_in_place, table=table, last=last, copied=copied, there=there))) is not None:
+                raise _changed(name)
+            copied += count
+        gone = there - copied
+        while (reached := self._step(partial(_put_in_place, table=name, last=last, copied=copied, there=there))) is not None:
             copied, there, last = copied + reached - last, there + reached - last, reached
-        if table == "messages":
+        if name == "messages":
             self._sorted = staying
-        return there - copied
+        return gone
 
-    def _rewrite_whole(self, table: str, fate: Rewritten) -> int:
-        def work(unit: Unit) -> int:
-            there = _count(unit, table)
-            _create(unit, table)
-            unit._write(f"INSERT INTO {table}{NEXT} SELECT t.* FROM {table} t WHERE {fate.stays}", *self._values(fate.needs))
-            gone = there - _count(unit, table + NEXT)
-            _replace(unit, table)
-            return gone
+    def _by_row(self, table: _Table) -> tuple[int, Iterator[Slice]]:
+        """How many rows stay, and slices of just so many of them as the engine writes together."""
+        sums, sum_ = [], 0
+        for account_id, count in sorted(self._counts(table, table.fate.stays, table.values).items()):
+            sum_ += count
+            sums.append((account_id, sum_))
 
-        return self._step(work)
+        def slices() -> Iterator[Slice]:
+            after: Place | None = None
+            at = 0
+            for begin in range(0, sum_, SLICE_ROWS):
+                while sums[at][1] < min(begin + SLICE_ROWS, sum_):
+                    at += 1
+                to = self._engine.read(partial(_end_of_slice, table=table, after=after, to=(sums[at][0], None)))
+                yield after, to
+                after = to
 
-    def _values(self, needs: Sequence[str]) -> list[datetime]:
-        return [self._given[name] for name in needs]
+        return sum_, slices()
+
+    def _by_chat(self, table: _Table) -> tuple[int, Iterator[Slice]]:
+        """The same where of each chat only the newest row is asked: slices of whole accounts with about so many rows in them."""
+        counts = sorted(self._counts(table, "TRUE", []).items())
+        slices: list[Slice] = []
+        after: Place | None = None
+        held = 0
+        for n, (account_id, count) in enumerate(counts):
+            held += count
+            if held >= SLICE_ROWS or n == len(counts) - 1:
+                slices.append((after, (account_id, None)))
+                after, held = (account_id, None), 0
+        staying = [self._engine.read(partial(_count_staying, table=table, after=a, to=b)) for a, b in slices]
+        return sum(staying), (some for some, count in zip(slices, staying, strict=True) if count)
+
+    def _counts(self, table: _Table, where: str, values: Sequence[object]) -> Counter[str]:
+        """How many rows each account has there."""
+        counts: Counter[str] = Counter()
+        sql = f"SELECT account_id, count(*) FROM {table.name} WHERE rowid > ? AND rowid <= ? AND {where} GROUP BY account_id"
+        for begin in range(-1, table.last, LOOK_ROWS):
+            rows = self._engine.read(lambda rows, b=begin: rows._all(sql, b, min(b + LOOK_ROWS, table.last), *values))  # type: ignore[misc]
+            counts.update(dict(rows))
+        return counts
 
     # --- tables without -----------------------------------------------------------------------------------------------
 
-    def _sweep(self, table: str, fate: Swept) -> int:
-        """Find them beside the writers, delete them some at a time."""
-        find = f"SELECT CAST({fate.key} AS VARCHAR) FROM {table} WHERE {fate.goes} LIMIT {40 * SWEEP_ROWS}"
-        delete = f"DELETE FROM {table} WHERE CAST({fate.key} AS VARCHAR) IN (SELECT unnest(CAST(? AS VARCHAR[]))) AND {fate.still}"
+    def _sweep_answers(self) -> int:
+        """With what is remembered of them as unread."""
+        found = self._look("answers", "id", f"state <> 'running' AND (started_at <= ? OR chat_id IN ({DELETED}))", self._since, self._deleted)
+        ids = [row[0] for row in found]
+        return sum(self._step(partial(_delete_answers, ids=ids[n : n + SWEEP_ROWS])) for n in range(0, len(ids), SWEEP_ROWS))
+
+    def _sweep_chats(self) -> int:
+        """Those that were deleted, or begun so long ago that they may be empty, and that nothing is left in."""
+        where = "(deleted_at <= ? OR (deleted_at IS NULL AND created_at <= ?))"
+        chats = sorted((account_id, chat_id) for chat_id, account_id in self._look("chats", "id, account_id", where, self._deleted, self._since))
         gone = 0
-        while keys := [row[0] for row in self._engine.read(lambda rows: rows._all(find, *self._values(fate.needs)))]:
-            before = gone
-            for n in range(0, len(keys), SWEEP_ROWS):
-                fault_point(f"purge.sweep:{table}")
-                gone += self._step(partial(_delete, sql=delete, keys=keys[n : n + SWEEP_ROWS]))
-            if gone == before:  # somebody writes there: they stay
-                break
+        for n in range(0, len(chats), SWEEP_ROWS):
+            some = chats[n : n + SWEEP_ROWS]
+            written = self._engine.read(partial(_with_messages, first=some[0][0], last=some[-1][0], chats=[chat_id for _, chat_id in some]))
+            if empty := [chat_id for _, chat_id in some if chat_id not in written]:
+                gone += self._step(partial(_delete_chats, ids=empty))
         return gone
+
+    def _sweep_remembering(self) -> None:
+        """That a chat takes more along may be said before it begins, and some never do."""
+        chats = sorted({row[0] for row in self._look("remembering", "chat_id", "said_at <= ?", self._since)})
+        for n in range(0, len(chats), SWEEP_ROWS):
+            self._step(partial(_delete_remembering, chats=chats[n : n + SWEEP_ROWS]))
+
+    def _look(self, table: str, columns: str, where: str, *values: object) -> Iterator[tuple[str, ...]]:
+        """Rows for which this holds, looked for a part of the table at a time."""
+        last, _ = self._engine.read(partial(_extent, table=table))
+        sql = f"SELECT {columns} FROM {table} WHERE rowid > ? AND rowid <= ? AND {where}"
+        for begin in range(-1, last, LOOK_ROWS):
+            yield from self._engine.read(lambda rows, b=begin: rows._all(sql, b, b + LOOK_ROWS, *values))  # type: ignore[misc]
 
     # --- the space they leave -------------------------------------------------------------------------------------------
 
@@ -315,35 +356,55 @@ def _count(rows: Unit, table: str) -> int:
     return int(rows._all(f"SELECT count(*) FROM {table}")[0][0])
 
 
-def _source(table: str, fate: Rewritten, values: Sequence[object], last: int, after: Place | None = None, to: Place | None = None) -> tuple[str, list[object]]:
-    """The rows that stay, behind one place and up to another: what stands behind FROM, and its values."""
-    within = ["rowid <= ?"]
-    given: list[object] = [last]
-    for place, account, row in ((after, ">", ">"), (to, "<", "<=")):
-        if place is not None and place[1] is None:
-            within, given = [*within, f"account_id {account}{'=' if account == '<' else ''} ?"], [*given, place[0]]
-        elif place is not None:
-            # Said in two parts: by the first the engine skips what lies outside.
-            within, given = [*within, f"account_id {account}= ?", f"(account_id {account} ? OR rowid {row} ?)"], [*given, place[0], place[0], place[1]]
-    there = " AND ".join(within)
-    rows = f"(SELECT *, rowid FROM {table} WHERE {there}) t WHERE {fate.stays}"
-    if not fate.newest:
-        return rows, [*given, *values]
-    # Not as a window over the rows of each chat: with a semi join behind it that kills the engine (2.0.0, "Attempted to access index -1").
-    newest = f"SELECT account_id, chat_id, max(sequence) FROM {table} WHERE {there} GROUP BY account_id, chat_id"
-    return f"{rows} AND (t.account_id, t.chat_id, t.sequence) IN ({newest})", [*given, *values, *given]
+def _extent(rows: Unit, table: str) -> tuple[int, int]:
+    """(the number of the last row, how many rows there are)."""
+    return int(rows._all(f"SELECT coalesce(max(rowid), -1) FROM {table}")[0][0]), _count(rows, table)
 
 
-def _plan(rows: Unit, table: str, fate: Rewritten, values: Sequence[object]) -> tuple[int, list[tuple[str, int]], int]:
-    """(the last row that is there, accounts in order with how many rows stay up to and with each, how many rows are there)."""
-    last = int(rows._all(f"SELECT coalesce(max(rowid), -1) FROM {table}")[0][0])
-    source, given = _source(table, fate, values, last)
-    counts = rows._all(f"SELECT t.account_id, count(*) FROM {source} GROUP BY t.account_id ORDER BY t.account_id", *given)
-    sums, groups = 0, []
-    for account_id, count in counts:
-        sums += count
-        groups.append((account_id, sums))
-    return last, groups, _count(rows, table)
+@dataclass(frozen=True)
+class _Table:
+    """A table that is written anew: the values that its fate asks for, and the last row that was there when the run began with it."""
+
+    name: str
+    fate: Rewritten
+    values: list[datetime]
+    last: int
+
+    def staying(self, after: Place | None, to: Place | None) -> tuple[str, list[object]]:
+        """The rows that stay, behind one place and up to another: what stands behind FROM, and its values."""
+        accounts: list[tuple[str, object]] = []
+        rows: list[tuple[str, tuple[object, ...]]] = []
+        if after is not None:
+            accounts.append((">" if after[1] is None else ">=", after[0]))
+            rows += [("(account_id > ? OR rowid > ?)", after)] if after[1] is not None else []
+        if to is not None:
+            accounts.append(("<=", to[0]))
+            rows += [("(account_id < ? OR rowid <= ?)", to)] if to[1] is not None else []
+        # The bounds of accounts say little where those of rows stand beside them; by them the engine skips what lies outside.
+        within = "".join(f" AND account_id {sign} ?" for sign, _ in accounts)
+        bounds = [account for _, account in accounts]
+        there = f"rowid <= ?{within}" + "".join(f" AND {row}" for row, _ in rows)
+        given = [self.last, *bounds, *(value for _, values in rows for value in values)]
+        sql, values = f"{self.name} WHERE {there} AND {self.fate.stays}", [*given, *self.values]
+        if self.fate.with_chat:
+            sql, values = f"{sql} AND chat_id IN (SELECT id FROM chats WHERE TRUE{within})", [*values, *bounds]
+        if self.fate.newest:
+            # Not as a window over the rows of each chat: with a semi join behind it that kills the engine (2.0.0, "Attempted to access index -1").
+            newest = f"SELECT account_id, chat_id, max(sequence) FROM {self.name} WHERE {there} GROUP BY account_id, chat_id"
+            sql, values = f"{sql} AND (account_id, chat_id, sequence) IN ({newest})", [*values, *given]
+        return sql, values
+
+
+def _count_staying(rows: Unit, table: _Table, after: Place | None, to: Place) -> int:
+    source, given = table.staying(after, to)
+    return int(rows._all(f"SELECT count(*) FROM {source}", *given)[0][0])
+
+
+def _end_of_slice(rows: Unit, table: _Table, after: Place | None, to: Place) -> Place:
+    """Where a slice of just so many rows ends. Asked beside the writers."""
+    source, given = table.staying(after, to)
+    found = rows._all(f"SELECT account_id, rowid FROM {source} ORDER BY account_id, rowid LIMIT 1 OFFSET ?", *given, SLICE_ROWS - 1)
+    return (found[0][0], int(found[0][1])) if found else to
 
 
 def _create(unit: Unit, table: str) -> None:
@@ -356,19 +417,12 @@ def _create(unit: Unit, table: str) -> None:
     unit._write(f"CREATE TABLE {table}{NEXT} {brace}{rest}")
 
 
-def _end_of_slice(rows: Unit, table: str, fate: Rewritten, values: Sequence[object], last: int, after: Place | None, to: Place) -> Place:
-    """Where a slice of just so many rows ends. Asked beside the writers."""
-    source, given = _source(table, fate, values, last, after, to)
-    found = rows._all(f"SELECT t.account_id, t.rowid FROM {source} ORDER BY t.account_id, t.rowid LIMIT 1 OFFSET {SLICE_ROWS - 1}", *given)
-    return (found[0][0], int(found[0][1])) if found else to
-
-
-def _copy(unit: Unit, table: str, fate: Rewritten, values: Sequence[object], last: int, after: Place | None, to: Place) -> int:
+def _copy(unit: Unit, table: _Table, after: Place | None, to: Place) -> int:
     """The next slice. Returns how many rows it has. In order of arrival within an account, which is that of time."""
-    fault_point(f"purge.copy:{table}")
-    source, given = _source(table, fate, values, last, after, to)
-    ((count,),) = unit._write(f"INSERT INTO {table}{NEXT} SELECT t.* EXCLUDE (rowid) FROM {source} ORDER BY t.account_id, t.rowid", *given)
-    fault_point(f"purge.copied:{table}")
+    fault_point(f"purge.copy:{table.name}")
+    source, given = table.staying(after, to)
+    ((count,),) = unit._write(f"INSERT INTO {table.name}{NEXT} SELECT * FROM {source} ORDER BY account_id, rowid", *given)
+    fault_point(f"purge.copied:{table.name}")
     return int(count)
 
 
@@ -401,9 +455,43 @@ def _fill_some(unit: Unit, n: int) -> None:
     unit._write(f"INSERT INTO {FILLER} SELECT hash(i) FROM range(?, ?) r(i)", n * FILL_ROWS, (n + 1) * FILL_ROWS)
 
 
-def _delete(unit: Unit, sql: str, keys: Sequence[str]) -> int:
-    ((gone,),) = unit._all(sql, keys)
-    return int(gone)
+def _rewrite_whole(unit: Unit, table: str) -> int:
+    fate = FATES[table]
+    assert isinstance(fate, Rewritten)
+    there = _count(unit, table)
+    _create(unit, table)
+    unit._write(f"INSERT INTO {table}{NEXT} SELECT * FROM {table} WHERE {fate.stays}")
+    gone = there - _count(unit, table + NEXT)
+    _replace(unit, table)
+    return gone
+
+
+def _delete_answers(unit: Unit, ids: Sequence[str]) -> int:
+    fault_point("purge.sweep:answers")
+    unit._all("DELETE FROM unread_answers WHERE answer_id IN (SELECT unnest(CAST(? AS VARCHAR[])))", ids)
+    return int(unit._all("DELETE FROM answers WHERE id IN (SELECT unnest(CAST(? AS VARCHAR[])))", ids)[0][0])
+
+
+def _with_messages(rows: Unit, first: str, last: str, chats: Sequence[str]) -> set[str]:
+    """Which of these chats, of accounts from the first to the last, hold a message."""
+    sql = "SELECT DISTINCT chat_id FROM messages WHERE account_id >= ? AND account_id <= ? AND chat_id IN (SELECT unnest(CAST(? AS VARCHAR[])))"
+    return {row[0] for row in rows._all(sql, first, last, chats)}
+
+
+def _delete_chats(unit: Unit, ids: Sequence[str]) -> int:
+    """Those in which nobody has begun an answer meanwhile: whoever sends into an old chat begins one there."""
+    fault_point("purge.sweep:chats")
+    empty = [chat_id for chat_id in ids if not unit._all("SELECT 1 FROM answers WHERE chat_id = ? LIMIT 1", chat_id)]
+    if not empty:
+        return 0
+    unit._all("DELETE FROM remembering WHERE chat_id IN (SELECT unnest(CAST(? AS VARCHAR[])))", empty)
+    return int(unit._all("DELETE FROM chats WHERE id IN (SELECT unnest(CAST(? AS VARCHAR[])))", empty)[0][0])
+
+
+def _delete_remembering(unit: Unit, chats: Sequence[str]) -> None:
+    fault_point("purge.sweep:remembering")
+    if without := [chat_id for chat_id in chats if not unit._all("SELECT 1 FROM chats WHERE id = ?", chat_id)]:
+        unit._all("DELETE FROM remembering WHERE chat_id IN (SELECT unnest(CAST(? AS VARCHAR[])))", without)
 
 
 def _changed(table: str) -> PurgeFailed:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from chatpro.domain.accounts import Account, Consent, Entitlement, Role
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, OwnLimit, Standing
@@ -85,6 +85,17 @@ class PurgeRun:
     drafts: int
     chats: int
     sorted: int
+
+
+class Written(NamedTuple):
+    """One entry's text with what is needed to find it again. A tuple: a search makes thousands of them."""
+
+    chat_id: str
+    message_id: str
+    sequence: int
+    own: bool
+    text: str
+    sent_at: datetime
 
 
 @dataclass(frozen=True)
@@ -413,6 +424,15 @@ class Unit:
     def _entries(self, account_id: str, chat_id: str) -> tuple[Message, ...]:
         """All that is stored of one chat, of any age, in the order of writing; running answers without text."""
         return self._recall(account_id, (ENTRIES, chat_id), lambda: self._read_entries(account_id, chat_id))
+
+    def written(self, account_id: str, since: datetime, before: tuple[datetime, int], limit: int) -> list[Written]:
+        """What the account wrote and was answered, newest first, of all its chats, also deleted ones: the caller leaves those out. `before`: (sent
+        at, number among the entries) of one that comes before them. Not remembered: it is everything."""
+        sql = """
+            SELECT chat_id, id, sequence, author = 'freelancer', text, sent_at FROM messages
+            WHERE account_id = ? AND sent_at > ? AND sent_at <= ? AND (sent_at < ? OR sequence < ?) ORDER BY sent_at DESC, sequence DESC LIMIT ?
+        """
+        return [Written(r[0], r[1], r[2], r[3], r[4], _out(r[5])) for r in self._all(sql, account_id, since, before[0], before[0], before[1], limit)]
 
     def _read_entries(self, account_id: str, chat_id: str) -> tuple[Message, ...]:
         texts = self._all("SELECT id, parent_id, sequence, author, text, sent_at FROM messages WHERE account_id = ? AND chat_id = ?", account_id, chat_id)

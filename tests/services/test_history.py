@@ -15,6 +15,7 @@ from chatpro.domain.chats import Column
 from chatpro.errors import NotFound, NotSendable
 from chatpro.models.scripted import ScriptedSource, scripted, words
 from chatpro.services.history import LISTED, View
+from chatpro.storage import duckdb as engine
 from tests.cast import build_house, person, write_chat
 from tests.running import ended, running, send
 
@@ -201,3 +202,44 @@ def test_an_answer_that_is_written_now_marks_its_row(house: House) -> None:
     house.history.answered = lambda actor: frozenset({chat})
 
     assert [row.running for row in house.history.listing(mara, View()).rows] == [True]
+
+
+@pytest.mark.fault(17, 18, 19, 20)
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "history.open", "history.rename", "history.delete", "history.restore", "answering.again", "answering.edit", "answering.go_on", "answering.stop",
+        "answering.thumb", "answering.send",
+    ],
+)  # fmt: skip
+def test_foreign_unknown_malformed_and_purged_ids_are_one_not_found_at_one_price(tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words for all of them and the same statements of the store, so that neither the answer nor its time tells which it was."""
+    house = build_house(tmp_path, model=ScriptedSource(scripted().model))
+    mara, tomas = person(house, "mara"), person(house, "tomas")
+    foreign = write_chat(house, tomas, ("Theirs", "Theirs"))
+    purged = write_chat(house, mara, ("Gone", "Gone"))
+    things = {
+        name: (chat, *(m.id for m in house.history.open(who, chat).messages)) for name, chat, who in (("foreign", foreign, tomas), ("purged", purged, mara))
+    }
+    house.now.at = house.history.delete(mara, purged)  # type: ignore[attr-defined]
+    house.housekeeping.purge()
+    things |= {"unknown": ("0" * 32, "1" * 40, "2" * 22), "malformed": ("' OR 1=1 --", "%", "\\")}
+    run, statements = engine._Session.run, []
+    monkeypatch.setattr(engine._Session, "run", lambda self, sql, values: statements.append(sql) or run(self, sql, values))
+
+    said = {}
+    for name, (chat, question, given) in things.items():
+        arguments = {
+            "history.rename": (chat, "Mine"), "answering.again": (chat, question, 10**9), "answering.edit": (chat, question, "Other words"),
+            "answering.go_on": (chat, given), "answering.stop": (given,), "answering.thumb": (given, "up"), "answering.send": (chat, "Hello", given),
+        }.get(verb, (chat,))  # fmt: skip
+        for _ in range(2):  # the second time, what is remembered of the asker is there for each of them
+            statements.clear()
+            with pytest.raises(NotFound) as caught:
+                getattr(getattr(house, verb.split(".")[0]), verb.split(".")[1])(mara, *arguments)
+        said[name] = (str(caught.value), list(statements))
+    house.store.close()
+
+    malformed = said.pop("malformed")
+    assert malformed[0] == "Not found." and len(malformed[1]) <= len(said["unknown"][1])
+    assert said["foreign"] == said["unknown"] == said["purged"]

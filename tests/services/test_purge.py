@@ -142,6 +142,31 @@ def test_after_ten_minutes_it_can_not_and_the_next_rewrite_takes_the_text(house:
             attempt(mara, chat)
 
 
+def test_the_ten_minutes_end_when_the_turn_comes_not_when_it_was_asked(house: House) -> None:
+    """Otherwise a purge that began meanwhile has copied half of the chat without it, and half comes back."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("A question", "An answer"))
+    until_when = house.history.delete(mara, chat)
+    clock(house).at = until_when - timedelta(seconds=1)
+    waits = threading.Event()
+    turn = house.store.submit(lambda unit: (waits.wait(), setattr(house.now, "at", until_when))[0])
+    caught: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            house.history.restore(mara, chat)
+        except TooLate as error:
+            caught.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: len(house.store._queue) == 1)  # type: ignore[attr-defined]
+    waits.set()
+    asking.join()
+
+    assert turn.result() and len(caught) == 1
+
+
 def test_all_own_chats_are_deleted_at_once_and_nobody_elses(house: House) -> None:
     """Each can be taken back; receipts stay."""
     mara, hal = person(house, "mara"), person(house, "hal")

@@ -58,6 +58,7 @@ MATRIX: dict[str, Right] = {
     "history.chats": Right(FREELANCER),
     "history.listing": Right(FREELANCER, (View(),)),
     "history.open": Right(FREELANCER, ("{chat}",)),
+    "history.search": Right(FREELANCER, ("Zanzibarmarker",)),
     "history.draft": Right(FREELANCER, ("{chat}",)),
     "history.rename": Right(FREELANCER, ("{chat}", "Another title")),
     "history.delete": Right(FREELANCER, ("{chat}",)),

@@ -214,7 +214,7 @@ def test_a_chat_goes_with_its_last_message_and_takes_its_titles_along(store: Duc
                 unit.delete_chat("p", chat, deleted)
 
     store.write(write)
-    assert purge(store) == {"messages": 2, "drafts": 0, "answers": 0, "chats": 2, "titles": 2, "answer_parts": 0, "remembering": 0, "unread_answers": 0}
+    assert purge(store) == {"messages": 2, "drafts": 0, "answers": 0, "chats": 2, "titles": 2, "answer_parts": 0}
     for table, column in (("chats", "id"), ("titles", "chat_id"), ("messages", "chat_id")):
         assert sorted(store.read(lambda unit, t=table, c=column: raw(unit, f"SELECT {c} FROM {t}"))) == [("fresh",), ("young",)]  # type: ignore[misc]
 
@@ -254,6 +254,39 @@ def test_what_came_since_is_sorted_in_when_it_is_much(store: DuckStore, monkeypa
     assert store.purge(SINCE, DELETED, gentle=False).sorted == 60
     order = [row[0] for row in store.read(lambda unit: raw(unit, "SELECT account_id FROM messages ORDER BY rowid"))]
     assert order == sorted(order)
+
+
+@pytest.mark.trials
+def test_however_the_steps_are_cut_just_what_stays_is_copied_once_and_in_order(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices that end within an account, between two, or hold several of them; looks that see a few rows each."""
+    dice = random.Random(11)
+    monkeypatch.setattr(rewrite, "TAIL_ROWS", 0)
+    for n in range(trials(4, 60)):
+        for name in ("SLICE_ROWS", "LOOK_ROWS", "SWEEP_ROWS", "CATCH_UP_ROWS"):
+            monkeypatch.setattr(rewrite, name, dice.choice((1, 2, 3, 7, 20)))
+        people, chats = dice.choice((1, 2, 5)), dice.randint(1, 5)
+        store.write(lambda unit, n=n, p=people, c=chats: write_chats(unit, p, c, dice.randint(1, 6), seed=n + 1))  # type: ignore[misc]
+        store.write(lambda unit, n=n: unit.add_chat("p0", f"empty-{n}", OLD))  # type: ignore[misc]
+        before = staying(store)
+
+        purge(store)
+
+        assert staying(store) == before and marked(store) == 0
+        look_whole(store)
+        order = [tuple(row) for row in store.read(lambda unit: raw(unit, "SELECT account_id, sequence FROM messages ORDER BY rowid"))]
+        assert order == sorted(order), "in order of arrival within an account"
+
+
+def test_what_was_said_of_a_chat_goes_with_it_and_with_one_that_never_began(store: DuckStore) -> None:
+    """Whether it takes more along: kept while the chat is there, or may still begin."""
+    store.write(lambda unit: unit.add_chat("p", "lives", OLD))
+    store.write(lambda unit: unit.add_message("p", "m", "lives", None, "freelancer", "?", YOUNG))
+    store.write(lambda unit: unit.add_chat("p", "ends", OLD))
+    for chat, at in (("lives", OLD), ("ends", YOUNG), ("never", OLD), ("may", YOUNG)):
+        store.write(lambda unit, c=chat, at=at: unit.set_remembering("p", c, True, at))  # type: ignore[misc]
+
+    purge(store)
+    assert store.read(lambda unit: unit.remembering("p")) == {"lives", "may"}
 
 
 def test_only_one_runs_at_a_time(store: DuckStore) -> None:
@@ -482,15 +515,15 @@ def test_a_chat_that_somebody_writes_into_meanwhile_survives(store: DuckStore, m
     """Its last message was past its days when the run looked; then an answer was begun there."""
     store.write(lambda unit: unit.add_chat("p", "c", OLD))
     store.write(lambda unit: unit.add_message("p", "m", "c", None, "freelancer", "?", OLD))
-    delete = rewrite._delete
+    delete = rewrite._delete_chats
 
-    def come_between(unit: Unit, sql: str, keys: list[str]) -> int:
-        assert keys == ["c"]
+    def come_between(unit: Unit, ids: list[str]) -> int:
+        assert ids == ["c"]
         unit.add_answer("p", "a", "c", "m2", "r", 0, "res", "gpt-4", "1", ACCEPTED, NOON)
-        return delete(unit, sql, keys)
+        return delete(unit, ids)
 
-    monkeypatch.setattr(rewrite, "_delete", come_between)
-    assert purge(store) == {"messages": 1, "drafts": 0, "answers": 0, "chats": 0, "titles": 0, "answer_parts": 0, "remembering": 0, "unread_answers": 0}
+    monkeypatch.setattr(rewrite, "_delete_chats", come_between)
+    assert purge(store) == {"messages": 1, "drafts": 0, "answers": 0, "chats": 0, "titles": 0, "answer_parts": 0}
     assert store.read(lambda unit: unit.owns_chat("p", "c"))
 
 
