@@ -80,6 +80,7 @@ def build(settings: Settings, source: ModelSource | None = None, now: Callable[[
     answering = Answering(store, settings, model, now)
     history = History(store, settings, now)
     accounts.on_stopped.append(answering.stop_account)
+    accounts.on_closed.append(answering.forget_account)
     history.on_deleted.append(answering.stop_chat)
     history.answered = answering.running_chats
     if settings.demo:

@@ -8,6 +8,7 @@ that `make trials` measures.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -121,6 +122,13 @@ class Settings:
         """What a yes is a yes to, in short: who gets the words, where, for how long. A yes to other facts is none."""
         told = "local" if self.needs_local_model else f"{self.provider_name}|{self.provider_country}|{self.provider_keeps_days}"
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @property
+    def closing_key(self) -> bytes:
+        """With what the sign-ins of closed accounts are hashed (docs/decisions.md, "Closing"). Made from the cookie secret, which is in no copy of
+        the data folder; demo mode has none, and nobody real."""
+        secret = self.auth["cookie_secret"] if self.auth else "demo"
+        return hmac.digest(str(secret).encode(), b"chatpro: sign-ins of closed accounts", "sha256")
 
     @property
     def store_dir(self) -> Path:

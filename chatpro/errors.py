@@ -36,6 +36,13 @@ class NotAllowed(ChatProError):
         super().__init__("This account can't do that.")
 
 
+class AccountClosed(ChatProError):
+    """This sign-in is from before its account was closed. It makes no new one: nobody asked for that."""
+
+    def __init__(self) -> None:
+        super().__init__("This account was closed. Sign in anew to begin another one, with nothing in it.")
+
+
 class NotSendable(ChatProError):
     """The text itself can't be sent (blank, beyond the character cap). Nothing was stored; the composer keeps it."""
 

@@ -94,7 +94,7 @@ def fill(store: Store, settings: Settings, now: datetime) -> None:
     """
     if not settings.demo:
         raise RuntimeError("sample people belong to demo mode only")
-    if store.read(lambda rows: rows.account_by_subject(ISSUER, PEOPLE[0].subject)) is None:
+    if store.read(lambda rows: count_subjects(rows, ISSUER, "%")) == 0:  # any of them: one may have closed their account
         others = [_freelancer(made) for made in scene(settings, now).accounts(settings.sample_freelancers)]
         store.write(lambda unit: _fill(unit, settings, now, others))
     there = store.read(lambda rows: count_subjects(rows, ISSUER, "bench-%"))

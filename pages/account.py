@@ -47,6 +47,7 @@ def draw() -> None:
         _looks()
         _own_data()
     _signing_out()
+    _closing()
 
 
 def _zone() -> None:
@@ -170,18 +171,22 @@ def _said_html(row: Consent) -> str:
 
 
 def _receipts(entries: list[UsageEntry], stand: Meter | None) -> None:
-    """Month by month, every answer: also of deleted chats."""
+    """All months beside each other, then every answer of one of them: also of deleted chats."""
     st.header("Receipts", anchor=False)
-    if not entries:
+    current = stand.cycle.starts_at if stand is not None and stand.cycle is not None else None
+    carried = stand.carried if stand is not None else 0
+    if not entries and not carried:
         parts.note("Each answer leaves a receipt here: when, how many tokens in and out, and which model wrote it.")
         return
-    current = stand.cycle.starts_at if stand is not None and stand.cycle is not None else None
-    months = sorted({e.cycle_starts_at for e in entries}, reverse=True)
-    month = st.selectbox("Month", months, format_func=lambda at: _month(at, current), key="receipts_of", width=340)
-    of_month = [e for e in entries if e.cycle_starts_at == month]
+    months = allowance.by_month(account, entries, stand)
+    if len(months) > 1:
+        st.html(allowance.months_html(account, months))
+    starts = [month.starts_at for month in reversed(months)]
+    chosen = st.selectbox("Month", starts, format_func=lambda at: _month(at, current), key="receipts_of", width=340)
+    of_month, before = [e for e in entries if e.cycle_starts_at == chosen], carried if chosen == current else 0
     shown = int(st.session_state.get("receipts_shown", PAGE))
-    parts.note(f"{allowance.sum_in_words(of_month, month == current)} Also of chats that you deleted. {parts.TOKEN}")
-    st.html(allowance.receipts_html(account, of_month, shown))
+    parts.note(f"{allowance.sum_in_words(of_month, chosen == current, before)} Also of chats that you deleted. {parts.TOKEN}")
+    st.html(allowance.receipts_html(account, of_month, shown, before))
     if len(of_month) > shown and st.button(f"Show {min(PAGE, len(of_month) - shown)} more", key="more_receipts"):
         st.session_state["receipts_shown"] = shown + PAGE
         st.rerun()
@@ -265,7 +270,9 @@ def _bring_all_back(who: Account) -> None:
         house().history.restore(who, chat)
 
 
-# --- Signing out ------------------------------------------------------------------------------------------------------
+# --- Leaving ----------------------------------------------------------------------------------------------------------
+
+WORDS = "close my account"
 
 
 def _signing_out() -> None:
@@ -273,6 +280,60 @@ def _signing_out() -> None:
     parts.note("Ends every session of this account, in every browser. An answer that is being written is finished and kept.")
     if st.button("Sign out everywhere", key="sign_out", icon=":material/logout:"):
         gate.sign_out()
+
+
+def _closing() -> None:
+    """For good, so it is typed and not only clicked; what goes and what stays stands before it."""
+    st.header("Close my account", anchor=False)
+    with st.expander("What closing does, and how", expanded="not_closed" in st.session_state):
+        st.html(_goes_html() + _stays_html())
+        if account.has(Role.FREELANCER):
+            _before_closing()
+        with st.form("close_account", border=False):
+            st.text_input(f'Type "{WORDS}" to confirm', key="closing_words", autocomplete="off", width=340)
+            st.form_submit_button("Close my account for good", key="close_account_yes", on_click=_close)
+    if said := st.session_state.pop("not_closed", None):
+        parts.notice("95", "warning", "Your account is not closed.", said)
+
+
+def _goes_html() -> str:
+    chats = "all your chats, with titles and drafts, also deleted ones; nobody can bring them back; " if account.has(Role.FREELANCER) else ""
+    return (
+        f"<p><b>What goes.</b> At once: every session of this account in every browser, and answers that are being written (charged for what was written). "
+        f"Out of all files of this service within 24 hours: {chats}your name, your mail and your sign-in. Backups of whoever runs this service follow "
+        "when they expire.</p>"
+    )
+
+
+def _stays_html() -> str:
+    keeps = parts.day(house().accounts.kept_until(account), account)
+    ledger = (
+        "how many tokens were charged when, warnings, and what you agreed to: they prove what was charged and allowed" if account.has(Role.FREELANCER) else ""
+    )
+    record = f"{ledger}; and the record of what was done under it" if ledger else "the record of what was done under it"
+    return (
+        f"<p><b>What stays, and why.</b> Under a random number, without any text or name: {record}. Until {escape(keeps)}, a keyed hash of your sign-in, "
+        "from which nobody can tell who you are: it keeps old cookies from opening a new account, and coming back from giving a second allowance for the "
+        "same month. "
+        "Whoever signs in again begins with an empty account; in the same month, what was used stays used.</p>"
+    )
+
+
+def _before_closing() -> None:
+    parts.note("If you want to keep anything, export everything first. Closing does not cancel what you pay elsewhere: do that where you subscribed.")
+
+
+def _close() -> None:
+    typed, who = " ".join(str(st.session_state.get("closing_words") or "").split()).casefold(), gate.who()
+    if who is None:
+        return
+    if typed.strip("\"'.") != WORDS:
+        st.session_state["not_closed"] = f'Nothing was changed. To close it, type the words "{WORDS}".'
+        return
+    try:
+        gate.close_account(who)
+    except ChatProError as error:
+        st.session_state["not_closed"] = str(error)
 
 
 draw()

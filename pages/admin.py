@@ -14,7 +14,7 @@ import streamlit as st
 from chatpro.domain.cells import AT_LEAST, TOO_FEW
 from chatpro.domain.tables import csv_text
 from chatpro.services.analytics import Totals
-from chatpro.web import gate, parts
+from chatpro.web import allowance, gate, parts
 from chatpro.web.parts import house
 
 account = gate.page("admin")
@@ -29,8 +29,7 @@ st.set_page_config(layout="wide")
 
 def draw() -> None:
     """The filter bar, and under it the figures or the sentence that says why there are none."""
-    with parts.panel(account):
-        pass
+    allowance.frame(account)
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom", key="filters"):
         parts.head("Usage", "Counts only, never anybody's words")
         # The words stand in the address (?period=30+days), so that a reload and a link show the same; what is no option is the default.

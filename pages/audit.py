@@ -3,12 +3,11 @@
 The record itself is written from the first day; only its reading is still to come.
 """
 
-from chatpro.web import gate, parts
+from chatpro.web import allowance, gate, parts
 
 account = gate.page("audit")
 
-with parts.panel(account):
-    pass
+allowance.frame(account)
 parts.head(
     "Audit",
     "Here auditors will read who did what, when and why. Accounts made, roles, consents, deleted and restored chats are recorded "

@@ -63,7 +63,10 @@ def draw() -> None:
     st.header("How long it is kept", anchor=False)
     _text(
         f"Every message can be read for {s.retention_days} days after it was sent, then by nobody. A chat goes with its last message; the history says when. "
-        "A chat that you delete is out of every list at once. Receipts hold no text and stay."
+        "A chat that you delete is out of every list at once; for ten minutes it can be brought back. Receipts hold no text and stay.",
+        "From all files of this service the text is taken out within 24 hours after that. Copies for emergencies are deleted in their own time.",
+        "On your account page you can export everything, delete all chats, and close your account: then your name, mail and sign-in go as well. What was "
+        "charged stays under a random number, and whoever comes back in the same month goes on with the same tokens used.",
     )
 
     st.header("Who can see what", anchor=False)

@@ -12,7 +12,7 @@ import streamlit as st
 
 from chatpro.errors import ChatProError
 from chatpro.services.housekeeping import Report
-from chatpro.web import gate, parts
+from chatpro.web import allowance, gate, parts
 from chatpro.web.parts import house
 
 account = gate.page("operations")
@@ -22,8 +22,7 @@ SHOWN_REPAIRS = 20
 
 def draw() -> None:
     """What needs a person first; then the model, and what is known of the store as long as it can be read."""
-    with parts.panel(account):
-        pass
+    allowance.frame(account)
     parts.head("Operations", "How the parts of this service stand. No text of anybody is shown here.")
     report, wrong = None, []
     try:

@@ -6,6 +6,8 @@ Without one place for these, a page decides for itself and one of them decides w
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -149,6 +151,35 @@ class Identity:
     roles: frozenset[Role] | None
     plan: str | None
     issued_at: int = 0
+
+
+COOKIE_DAYS = 31
+"""How long a cookie from before a closing may still be shown: Streamlit's live for 30 days."""
+
+
+@dataclass(frozen=True)
+class ClosedSignIn:
+    """What is known of a sign-in whose account was closed: that account, when, and when the cycle ends that it was in (None: it never sent anything)."""
+
+    account_id: str
+    closed_at: datetime
+    cycle_ends_at: datetime | None
+
+    def is_older(self, identity: Identity) -> bool:
+        """Whether the provider said who is there before the account was closed: a cookie of then, on another device say."""
+        return identity.issued_at <= self.closed_at.timestamp()
+
+    def carries(self, now: datetime) -> bool:
+        """Whether the cycle still runs, so that what was used in it counts for whoever comes back."""
+        return self.cycle_ends_at is not None and now < self.cycle_ends_at
+
+
+def sign_in_digest(key: bytes, issuer: str, subject: str) -> str:
+    """A keyed hash of a sign-in. Each part is hashed with its length, so that no other pair has the same."""
+    told = hmac.new(key, digestmod=hashlib.sha256)
+    for part in (issuer.encode("utf-8", "surrogatepass"), subject.encode("utf-8", "surrogatepass")):
+        told.update(len(part).to_bytes(8, "big") + part)
+    return told.hexdigest()
 
 
 class ClaimsRefused(ValueError):

@@ -1,4 +1,4 @@
-"""Accounts: signing in and out, roles, the plan, the consent, and where the allowance stands.
+"""Accounts: signing in and out, roles, the plan, the consent, where the allowance stands, and closing one.
 
 Everything is asked of the store each time: a role taken away, a plan that ended or a consent taken back counts at the
 next click, whatever a cookie or a session still believes.
@@ -9,12 +9,25 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from zoneinfo import available_timezones
 
 from chatpro.config import Settings
-from chatpro.domain.accounts import Account, Consent, Entitlement, Grant, Identity, PlanState, Role, consents_to, grant_at
+from chatpro.domain.accounts import (
+    COOKIE_DAYS,
+    Account,
+    ClosedSignIn,
+    Consent,
+    Entitlement,
+    Grant,
+    Identity,
+    PlanState,
+    Role,
+    consents_to,
+    grant_at,
+    sign_in_digest,
+)
 from chatpro.domain.allowance import (
     Anchor,
     Cycle,
@@ -30,7 +43,7 @@ from chatpro.domain.allowance import (
     own_limit_met,
     warnings_due,
 )
-from chatpro.errors import ChatProError, DuplicateKey, NotAllowed, NotFound
+from chatpro.errors import AccountClosed, ChatProError, DuplicateKey, NotAllowed, NotFound
 from chatpro.storage import Person, Store, Unit
 from chatpro.storage.sql import GivenWarning, UsageEntry
 
@@ -44,7 +57,8 @@ DISMISSIBLE = ("95", "75")
 class Meter:
     """What the page shows of the allowance, in tokens; `left` is about how many messages that is, `left_range` from how many to how many
     (chatpro/domain/allowance.py says when it holds), (0, 0) when the cycle is closed. `cycle` is None before the first message.
-    `own_limit` is what the person set for this cycle, None without one; `own_limit_met`: nothing fits below it any more."""
+    `own_limit` is what the person set for this cycle, None without one; `own_limit_met`: nothing fits below it any more. `carried` is the part of
+    `used` that stands in no receipt of this account: it was used in this cycle under an account that the person closed."""
 
     allowance: int
     used: int
@@ -57,6 +71,7 @@ class Meter:
     closed: bool
     own_limit: int | None = None
     own_limit_met: bool = False
+    carried: int = 0
 
     @property
     def share(self) -> float:
@@ -98,6 +113,9 @@ class Accounts:
         self.on_signed_out: list[Callable[[str], None]] = []
         """Called with an account id when its sockets must close though its answers may finish."""
 
+        self.on_closed: list[Callable[[str], None]] = []
+        """Called with an account id when it was closed, after `on_stopped`: what is kept of it in memory goes."""
+
         self.on_allowance: list[Callable[[str], None]] = []
         """Called with an account id when another figure is in force (an entitlement or an own limit was changed) or a warning was put away. Open
         pages show it."""
@@ -108,7 +126,14 @@ class Accounts:
     # --- signing in -------------------------------------------------------------------------------------------------
 
     def sign_in(self, identity: Identity) -> Account:
-        """The account of this issuer and subject, made at the first visit. Claimed roles and plan, where configured, replace the stored ones."""
+        """The account of this issuer and subject, made at the first visit. Claimed roles and plan, where configured, replace the stored ones.
+
+        Whoever closed their account has another one at the next sign-in, with nothing in it, which goes on in the cycle where the closed one
+        stood. Raises AccountClosed for a sign-in from before the closing: it opens neither the old account nor a newer one.
+        """
+        closed = self._store.read(lambda rows: self._closed(rows, identity))
+        if closed is not None and closed.is_older(identity):
+            raise AccountClosed
         found = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
         if found is None:
             try:
@@ -123,10 +148,18 @@ class Accounts:
                 if identity.roles is not None and Role.FREELANCER not in identity.roles:
                     self._stopped(found.id)
         account = self._store.read(lambda rows: rows.account_by_subject(identity.issuer, identity.subject))
-        assert account is not None
+        if account is None:
+            raise AccountClosed  # at this very moment, in another tab
         return account
 
+    def _closed(self, rows: Unit, identity: Identity) -> ClosedSignIn | None:
+        return rows.closed_sign_in(sign_in_digest(self._settings.closing_key, identity.issuer, identity.subject), self._now())
+
     def _add(self, unit: Unit, identity: Identity) -> None:
+        now = self._now()
+        closed = self._closed(unit, identity)
+        if closed is not None and closed.is_older(identity):
+            raise AccountClosed
         account = Account(
             id=secrets.token_hex(16),
             issuer=identity.issuer,
@@ -135,17 +168,30 @@ class Accounts:
             email=identity.email,
             zone="UTC",
             sample=False,
-            created_at=self._now(),
+            created_at=now,
             roles=frozenset({Role.FREELANCER}) if identity.roles is None else identity.roles,
         )
         unit.add_account(account)
-        unit.append_audit(account.id, "account.made", self._now(), subject=account.id)
+        unit.append_audit(account.id, "account.made", now, subject=account.id)
+        if closed is not None and closed.carries(now):
+            self._carry_over(unit, account.id, closed, now)
         self._take_over(unit, account, identity)
+
+    def _carry_over(self, unit: Unit, account_id: str, closed: ClosedSignIn, now: datetime) -> None:
+        """The cycle of the closed account goes on, so that closing and coming back gives no second allowance."""
+        anchor, newest = unit.anchor(closed.account_id), unit.newest_cycle(closed.account_id)
+        if anchor is None or newest is None:
+            return
+        unit.add_anchor(account_id, anchor, now)
+        unit.carry_over(account_id, closed.account_id, cycle_since(anchor, newest, now), now)
 
     def _take_over(self, unit: Unit, account: Account, identity: Identity) -> bool:
         """Claimed roles and plan replace the stored ones, once for each time the provider said them: a cookie repeats them for weeks.
         Returns whether another entitlement is in force."""
         now = self._now()
+        there = unit.account(account.id)
+        if there is None or there.closed:
+            return False  # at this very moment, in another tab
         unit.change_account(account.id, "claims", str(identity.issued_at), now)
         if identity.roles is not None and identity.roles != account.roles:
             unit.set_roles(account.id, identity.roles)
@@ -212,6 +258,40 @@ class Accounts:
         chosen = "Etc/UTC" if zone == "UTC" else zone
         self._store.write(lambda unit: unit.change_account(actor.id, "zone", chosen, self._now()))
 
+    # --- closing ----------------------------------------------------------------------------------------------------
+
+    def kept_until(self, actor: Account) -> datetime:
+        """Until when a keyed hash of the sign-in is kept if the account is closed now: to the end of the cycle, and as long as a cookie from before
+        may still be shown."""
+        now = self._now()
+        return self._store.read(lambda rows: _keep_until(_runs_until(rows, actor.id, now), now))
+
+    def close(self, actor: Account) -> None:
+        """Close the actor's own account, for good. Its answers end, its sockets close, nobody can sign in as it; its chats go like deleted ones, and
+        no name, mail or sign-in is left. What stays under its random id: ledger, warnings, consents and audit, without text.
+
+        A keyed hash of the sign-in stays for a while (`kept_until`). Raises NotAllowed where it was closed before, LastAdmin.
+        """
+        now = self._now()
+
+        def work(unit: Unit) -> None:
+            account = unit.account(actor.id)
+            if account is None or account.closed:
+                raise NotAllowed
+            if Role.ADMIN in account.roles and unit.admins() == [account.id]:
+                raise LastAdmin
+            ends_at = _runs_until(unit, account.id, now)
+            digest = sign_in_digest(self._settings.closing_key, account.issuer, account.subject)
+            unit.add_closed_sign_in(digest, ClosedSignIn(account.id, now, ends_at), _keep_until(ends_at, now))
+            chats = unit.delete_chats(account.id, now)
+            unit.close_account(account.id, now)
+            unit.append_audit(account.id, "account.closed", now, subject=account.id, reason=f"chats {len(chats)}")
+
+        self._store.write(work)
+        self._stopped(actor.id)
+        for call in self.on_closed:
+            call(actor.id)
+
     # --- roles ------------------------------------------------------------------------------------------------------
 
     def set_roles(self, actor: Account, account_id: str, roles: frozenset[Role]) -> None:
@@ -220,7 +300,7 @@ class Accounts:
 
         def work(unit: Unit) -> None:
             account = unit.account(account_id)
-            if account is None:
+            if account is None or account.closed:
                 raise NotFound
             if Role.ADMIN in account.roles and Role.ADMIN not in roles and unit.admins() == [account_id]:
                 raise LastAdmin
@@ -241,7 +321,8 @@ class Accounts:
             raise NoAllowance
 
         def work(unit: Unit) -> None:
-            if unit.account(account_id) is None:
+            account = unit.account(account_id)
+            if account is None or account.closed:
                 raise NotFound
             self._entitle(unit, actor.id, account_id, plan.strip(), allowance)
 
@@ -314,6 +395,7 @@ class Accounts:
             allowance = grant.entitlement.allowance
             cycle = current_cycle(rows, actor.id, person.anchor, now)
             standing = rows.standing(actor.id, cycle.starts_at, allowance) if cycle else Standing(allowance, 0, 0)
+            carried = rows.carried(actor.id, cycle.starts_at) if cycle else None
             recent = rows.recent_totals(actor.id)
             own_limit = own_limit_in(person.own_limits, cycle)
             room = standing.remaining if own_limit is None else min(standing.remaining, own_limit - standing.used - standing.reserved)
@@ -329,6 +411,7 @@ class Accounts:
                 closed=is_closed(sizes, standing),
                 own_limit=own_limit,
                 own_limit_met=own_limit_met(own_limit, sizes, standing),
+                carried=carried.tokens if carried else 0,
             )
 
         return self._store.read(work)
@@ -376,6 +459,11 @@ class Accounts:
         """The account's own ledger rows, of one cycle or of all, newest first: also of deleted chats, and of calls that failed and cost nothing."""
         return self._store.read(lambda rows: rows.usage_entries(actor.id, cycle_starts_at=cycle_starts_at))
 
+    def carried(self, actor: Account, cycle_starts_at: datetime) -> int:
+        """Tokens used in this cycle that stand in no receipt of this account: they were used before, under one that the person closed."""
+        carried = self._store.read(lambda rows: rows.carried(actor.id, cycle_starts_at))
+        return carried.tokens if carried else 0
+
     def warnings(self, actor: Account) -> list[GivenWarning]:
         """Every warning the account was given, oldest first."""
         return self._store.read(lambda rows: rows.warnings(actor.id))
@@ -414,6 +502,16 @@ def current_cycle(rows: Unit, account_id: str, anchor: Anchor | None, now: datet
     if anchor is None:
         return None
     return cycle_since(anchor, rows.newest_cycle(account_id), now)
+
+
+def _runs_until(rows: Unit, account_id: str, now: datetime) -> datetime | None:
+    """When the cycle ends in which something was used, None where none runs."""
+    newest = rows.newest_cycle(account_id)
+    return newest[1] if newest is not None and now < newest[1] else None
+
+
+def _keep_until(cycle_ends_at: datetime | None, now: datetime) -> datetime:
+    return max(now + timedelta(days=COOKIE_DAYS), cycle_ends_at or now)
 
 
 def _need(actor: Account, role: Role) -> None:

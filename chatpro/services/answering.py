@@ -418,6 +418,11 @@ class Answering:
         """The account opted out, was closed or lost its role: its answers end within a second."""
         self._end_where(lambda a: a.account_id == account_id)
 
+    def forget_account(self, account_id: str) -> None:
+        """The account was closed: what waited in vain and is kept in memory for its pages goes."""
+        with self._lock:
+            self._unsent = {key: unsent for key, unsent in self._unsent.items() if key[0] != account_id}
+
     def stop_chat(self, account_id: str, chat_id: str) -> None:
         """The chat was deleted: what is being written there ends."""
         self._end_where(lambda a: a.account_id == account_id and a.chat_id == chat_id)

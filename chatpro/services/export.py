@@ -319,6 +319,7 @@ class Export:
             "first_use": None if person.anchor is None else {"day": person.anchor.day.isoformat(), "zone": person.anchor.zone},
             "entitlements": [written.entitlement(row) for row in person.entitlements],
             "consents": [written.consent(row) for row in person.consents],
+            "carried_usage": [{"cycle_starts_at": written.instant(at), "tokens": tokens} for at, tokens in self._read(lambda rows: rows.all_carried(actor.id))],
             "own_limits": [written.own_limit(row) for row in person.own_limits],
             "warnings": [
                 written.warning(w.kind, w.allowance, w.cycle_starts_at, w.at, w.dismissed_at) for w in self._read(lambda rows: rows.warnings(actor.id))

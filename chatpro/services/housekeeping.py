@@ -182,7 +182,7 @@ class Housekeeping:
         try:
             last = self._store.read(lambda rows: rows.last_purge())
             done = self._store.purge(
-                readable_since(began, self._settings.retention_days), began - UNDO, sorted_before=last.sorted if last else 0,
+                readable_since(began, self._settings.retention_days), began - UNDO, last=last,
                 go_on=lambda: not self._stop.is_set(), tell=lambda doing, share: setattr(self, "_progress", Progress(began, doing, share)), gentle=gentle,
             )  # fmt: skip
             self._store.write(partial(self._note_purge, began=began, done=done, asked_by=asked_by))

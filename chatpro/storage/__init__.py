@@ -17,9 +17,9 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from chatpro.storage.rewrite import Purged
-from chatpro.storage.sql import Person, Unit
+from chatpro.storage.sql import Person, PurgeRun, Unit
 
-__all__ = ["Gap", "Head", "Person", "Purged", "Store", "Unit"]
+__all__ = ["Gap", "Head", "Person", "PurgeRun", "Purged", "Store", "Unit"]
 
 T = TypeVar("T")
 
@@ -78,14 +78,15 @@ class Store(Protocol):
         ...
 
     def purge(
-        self, since: datetime, deleted: datetime, *, sorted_before: int = 0, go_on: Callable[[], bool] = lambda: True,
+        self, since: datetime, deleted: datetime, *, last: PurgeRun | None = None, go_on: Callable[[], bool] = lambda: True,
         tell: Callable[[str, float], None] = lambda what, share: None, gentle: bool = True,
     ) -> Purged:  # fmt: skip
         """Take out of every file of the store what was sent at `since` or before, and chats deleted at `deleted` or before, while others write.
 
-        `sorted_before`: the messages that the last run left sorted. `go_on` is asked before each step; `tell` hears what is being done and
-        how far it is (0 to 1); `gentle` leaves others as much time as it takes. May be cut off anywhere, and run again. Raises PurgeFailed where
-        it can't be done now (no room, a run under way, told to stop), StoreUnavailable when the disk fails; then everything is as it was.
+        Names of accounts that were closed go with it. `last` is the run before, None where there was none. `go_on` is asked before each step;
+        `tell` hears what is being done and how far it is (0 to 1); `gentle` leaves others as much time as it takes. May be cut off anywhere, and run
+        again. Raises PurgeFailed where it can't be done now (no room, a run under way, told to stop), StoreUnavailable when the disk fails; then
+        everything is as it was.
         """
         ...
 

@@ -50,7 +50,7 @@ from chatpro.errors import (
     StoreUnavailable,
     TextNotStorable,
 )
-from chatpro.storage import Gap, Head, Unit, migrate, witness
+from chatpro.storage import Gap, Head, PurgeRun, Unit, migrate, witness
 from chatpro.storage.memory import Changes, Memory
 from chatpro.storage.rewrite import ROW_GROUP_ROWS, Purged, Rewrite
 
@@ -85,6 +85,9 @@ ROOM_TO_TRY_BYTES = 1024 * 1024
 
 HEADER_BYTES = 3 * 4096
 """What a database file of the engine begins with, before its blocks."""
+
+DAMAGED_LOG_SECONDS = 12 * 3600.0
+"""How long a log that was cut is kept beside the store, whole, at least. The next purge or start after that deletes it."""
 
 CHECKPOINT_TRIES = 40
 """At closing, 50 ms apart: a checkpoint is refused while a reader still needs the old rows, and readers are gone after two seconds."""
@@ -239,15 +242,23 @@ class DuckStore:
             raise StoreUnavailable(CLOSED)
 
     def purge(
-        self, since: datetime, deleted: datetime, *, sorted_before: int = 0, go_on: Callable[[], bool] = lambda: True,
+        self, since: datetime, deleted: datetime, *, last: PurgeRun | None = None, go_on: Callable[[], bool] = lambda: True,
         tell: Callable[[str, float], None] = lambda what, share: None, gentle: bool = True,
     ) -> Purged:  # fmt: skip
         if not self._purging.acquire(blocking=False):
             raise PurgeFailed("A purge is running already.")
         try:
-            return Rewrite(self, since, deleted, sorted_before=sorted_before, go_on=go_on, tell=tell, gentle=gentle).run()
+            self._drop_damaged_log()
+            return Rewrite(self, since, deleted, last=last, go_on=go_on, tell=tell, gentle=gentle).run()
         finally:
             self._purging.release()
+
+    def _drop_damaged_log(self) -> None:
+        """What was kept of a damaged log holds text as well. Whoever wants to try more with it has had half a day."""
+        damaged = self._beside(".wal.damaged")
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(damaged).st_ctime > DAMAGED_LOG_SECONDS:
+                damaged.unlink()
 
     def checkpoint(self) -> bool:
         """Fold the log into the file between two units. False when a reader is in the way. Raises StoreUnavailable when the disk fails."""

@@ -16,13 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeVar
 
 from chatpro.errors import PurgeFailed
 from chatpro.storage.migrate import fault_point
-from chatpro.storage.sql import Unit
+from chatpro.storage.sql import PurgeRun, Unit
 
 log = logging.getLogger("chatpro.storage")
 
@@ -69,6 +69,12 @@ Slice = tuple[Place | None, Place]
 DELETED = "SELECT id FROM chats WHERE deleted_at <= ?"
 """Chats whose deletion can't be taken back any more."""
 
+CLOSED = "SELECT account_id FROM account_changes WHERE kind = 'closed'"
+"""Accounts that were closed. Nobody will finish their drafts, also those for a chat that hasn't begun."""
+
+CLOCK_SET_BACK = timedelta(hours=1)
+"""By so much a clock may have been set back since the last run."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -99,7 +105,7 @@ class Rewritten:
 FATES: dict[str, Kept | Swept | Rewritten] = {
     "messages": Rewritten(f"sent_at > ? AND chat_id NOT IN ({DELETED})", ("since", "deleted")),
     # What was sent after all, or written over, is nobody's draft any more. One may be kept for a chat that hasn't begun.
-    "drafts": Rewritten(f"kept_at > ? AND text <> '' AND chat_id NOT IN ({DELETED})", ("since", "deleted"), newest=True),
+    "drafts": Rewritten(f"kept_at > ? AND text <> '' AND chat_id NOT IN ({DELETED}) AND account_id NOT IN ({CLOSED})", ("since", "deleted"), newest=True),
     "answers": Swept("with the message that it is"),
     "unread_answers": Swept("with its answer"),
     "chats": Swept("with its last message"),
@@ -108,7 +114,10 @@ FATES: dict[str, Kept | Swept | Rewritten] = {
     # One that came from a message goes with that, though its chat goes on.
     "titles": Rewritten("(message_id IS NULL OR given_at > ?)", ("since",), newest=True, with_chat=True),
     "answer_parts": Rewritten("answer_id IN (SELECT id FROM answers WHERE state = 'running')", whole=True),
-    "accounts": Kept("who may come in; no text"),
+    # Closing takes name, mail and sign-in out of the row; written anew, they are out of the file too. Only after somebody closed theirs.
+    "accounts": Rewritten("TRUE", whole=True),
+    "closed_sign_ins": Rewritten("keep_until > ?", ("deleted",), whole=True),
+    "carried_usage": Kept("part of the ledger"),
     "account_changes": Kept("zone, sign-outs, closing; no text"),
     "roles": Kept("who may do what"),
     "entitlements": Kept("what was granted, dated"),
@@ -156,18 +165,19 @@ class Engine(Protocol):
 class Rewrite:
     """One run. `since`: what was sent then or before goes; `deleted`: so do chats that were deleted then or before.
 
-    `sorted_before` is what the last run left sorted. `go_on` is asked before each step; `tell` hears of each one (what is done, and how far
+    `last` is the run before, None where there was none. `go_on` is asked before each step; `tell` hears of each one (what is done, and how far
     it is from 0 to 1). `gentle`: leave as much time to others as it takes itself.
     """
 
     def __init__(
-        self, engine: Engine, since: datetime, deleted: datetime, *, sorted_before: int, go_on: Callable[[], bool], tell: Callable[[str, float], None],
+        self, engine: Engine, since: datetime, deleted: datetime, *, last: PurgeRun | None, go_on: Callable[[], bool], tell: Callable[[str, float], None],
         gentle: bool,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._since = since
         self._deleted = deleted
-        self._sorted = sorted_before
+        self._sorted = last.sorted if last else 0
+        self._last = last
         self._go_on = go_on
         self._tell = tell
         self._gentle = gentle
@@ -183,6 +193,9 @@ class Rewrite:
         self._sweep_remembering()
         removed["titles"] = self._rewrite("titles")
         removed["answer_parts"] = self._step(partial(_rewrite_whole, table="answer_parts"))
+        removed["closed_sign_ins"] = self._rewrite_few("closed_sign_ins")
+        if self._engine.read(partial(_closed_since, last=self._last)):
+            self._step(partial(_rewrite_whole, table="accounts"))
         self._fold()
         self._fill()
         return Purged(removed, self._sorted)
@@ -214,7 +227,7 @@ class Rewrite:
         fate = FATES[name]
         assert isinstance(fate, Rewritten)
         last, there = self._engine.read(partial(_extent, table=name))
-        table = _Table(name, fate, [self._since if need == "since" else self._deleted for need in fate.needs], last)
+        table = _Table(name, fate, self._values(fate), last)
         staying, slices = (self._by_chat if fate.newest else self._by_row)(table)
         if staying == there and (name != "messages" or there - self._sorted <= TAIL_ROWS):
             return 0
@@ -232,6 +245,18 @@ class Rewrite:
         if name == "messages":
             self._sorted = staying
         return gone
+
+    def _rewrite_few(self, name: str) -> int:
+        """A table of few rows, where any of them has to go. Returns how many went."""
+        fate = FATES[name]
+        assert isinstance(fate, Rewritten)
+        values = self._values(fate)
+        if not self._engine.read(lambda rows: rows._all(f"SELECT 1 FROM {name} WHERE NOT ({fate.stays}) LIMIT 1", *values)):
+            return 0
+        return self._step(partial(_rewrite_whole, table=name, values=values))
+
+    def _values(self, fate: Rewritten) -> list[datetime]:
+        return [self._since if need == "since" else self._deleted for need in fate.needs]
 
     def _by_row(self, table: _Table) -> tuple[int, Iterator[Slice]]:
         """How many rows stay, and slices of just so many of them as the engine writes together."""
@@ -455,12 +480,19 @@ def _fill_some(unit: Unit, n: int) -> None:
     unit._write(f"INSERT INTO {FILLER} SELECT hash(i) FROM range(?, ?) r(i)", n * FILL_ROWS, (n + 1) * FILL_ROWS)
 
 
-def _rewrite_whole(unit: Unit, table: str) -> int:
+def _closed_since(rows: Unit, last: PurgeRun | None) -> bool:
+    """Whether an account was closed that may still be named in the file."""
+    if last is None:
+        return bool(rows._all(f"{CLOSED} LIMIT 1"))
+    return bool(rows._all(f"{CLOSED} AND changed_at > ? LIMIT 1", last.began_at - CLOCK_SET_BACK))
+
+
+def _rewrite_whole(unit: Unit, table: str, values: Sequence[object] = ()) -> int:
     fate = FATES[table]
     assert isinstance(fate, Rewritten)
     there = _count(unit, table)
     _create(unit, table)
-    unit._write(f"INSERT INTO {table}{NEXT} SELECT * FROM {table} WHERE {fate.stays}")
+    unit._write(f"INSERT INTO {table}{NEXT} SELECT * FROM {table} WHERE {fate.stays}", *values)
     gone = there - _count(unit, table + NEXT)
     _replace(unit, table)
     return gone

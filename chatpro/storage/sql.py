@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from chatpro.domain.accounts import Account, Consent, Entitlement, Role
+from chatpro.domain.accounts import Account, ClosedSignIn, Consent, Entitlement, Role
 from chatpro.domain.allowance import Accepted, Anchor, Charge, Cycle, OwnLimit, Standing
 from chatpro.domain.chats import AnswerFacts, AnswerState, Chat, Column, Link, Listed, Message, Receipt
 from chatpro.domain.disputes import FIRST_HASH, AuditEntry, audit_hash
@@ -123,13 +123,21 @@ class Person:
     remembering: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class Carried:
+    """Tokens that an account began a cycle with, and the figure of the allowance under which a last message was charged before, if one was."""
+
+    tokens: int
+    closed_under: int | None
+
+
 NOBODY = Person(None, (), (), None)
 RECENT = 20
 """Latest charged answers by which it is estimated how many more messages fit."""
 
 # Kinds of facts that are remembered of an account (chatpro/storage/memory.py); ENTRIES, UNREAD and DRAFT go by chat, CYCLE by its start.
 PERSON, CHATS, TITLES, ACTIVITY, UNREAD, DRAFT = "person", "chats", "titles", "activity", "unread", "draft"
-CYCLE, LATEST_CYCLE, WARNINGS, TOTALS = "cycle", "latest cycle", "warnings", "totals"
+CYCLE, LATEST_CYCLE, WARNINGS, TOTALS, CARRIED = "cycle", "latest cycle", "warnings", "totals", "carried"
 
 
 @dataclass(frozen=True)
@@ -269,6 +277,21 @@ class Unit:
         self._changes(account_id, PERSON)
         self._write("INSERT INTO account_changes VALUES (?, ?, ?, ?, ?)", account_id, self._next("account_changes"), kind, value, at)
 
+    def close_account(self, account_id: str, at: datetime) -> None:
+        """No name, no mail, no sign-in and no role is left of it. Its row stays, for what the ledger says of it."""
+        self.set_roles(account_id, ())
+        self.change_account(account_id, "closed", "yes", at)
+        self._write("UPDATE accounts SET issuer = 'closed', subject = id, name = '', email = NULL WHERE id = ?", account_id)
+
+    def add_closed_sign_in(self, digest: str, closed: ClosedSignIn, keep_until: datetime) -> None:
+        self._write("INSERT INTO closed_sign_ins VALUES (?, ?, ?, ?, ?)", digest, closed.account_id, closed.closed_at, closed.cycle_ends_at, keep_until)
+
+    def closed_sign_in(self, digest: str, now: datetime) -> ClosedSignIn | None:
+        """The account that was closed last under this sign-in, as long as that is kept."""
+        sql = "SELECT account_id, closed_at, cycle_ends_at FROM closed_sign_ins WHERE digest = ? AND keep_until > ? ORDER BY closed_at DESC LIMIT 1"
+        row = self._one(sql, digest, now)
+        return ClosedSignIn(row[0], _out(row[1]), _maybe(row[2])) if row else None
+
     def claims_taken_at(self, account_id: str) -> int | None:
         """When the provider's claims that were last taken over were issued, in seconds; None before the first time."""
         row = self._one("SELECT value FROM account_changes WHERE account_id = ? AND kind = 'claims' ORDER BY sequence DESC LIMIT 1", account_id)
@@ -276,7 +299,7 @@ class Unit:
 
     def sample_accounts(self) -> list[Account]:
         """The made-up people of demo mode with names, in order of their making: without the numbered ones of load tests and figures."""
-        sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND subject NOT LIKE '%-%' ORDER BY created_at, subject"
+        sql = f"SELECT {self._ACCOUNT} FROM accounts WHERE sample AND issuer <> 'closed' AND subject NOT LIKE '%-%' ORDER BY created_at, subject"
         return [self._account(row) for row in self._all(sql)]
 
     def add_entitlement(self, account_id: str, plan: str, allowance: int, starts_at: datetime, ends_at: datetime | None, now: datetime) -> None:
@@ -701,6 +724,9 @@ class Unit:
         used, reserved, highest = self._counter(account_id, cycle_starts_at) or (0, 0, 0)
         warned = {w.allowance for w in self._warnings(account_id) if w.kind == "last_message" and w.cycle_starts_at == cycle_starts_at}
         charged = self._last_charged(account_id, cycle_starts_at) if warned else set()  # a last message is reserved with its row
+        carried = self.carried(account_id, cycle_starts_at)
+        if carried is not None and carried.closed_under is not None:
+            warned, charged = warned | {carried.closed_under}, charged | {carried.closed_under}
         return Standing(
             allowance=allowance,
             used=used,
@@ -710,6 +736,31 @@ class Unit:
             last_charged_before=bool(charged - {allowance}),
             highest=max(allowance, highest),
         )
+
+    def carried(self, account_id: str, cycle_starts_at: datetime) -> Carried | None:
+        """What the account began this cycle with, None where it began with nothing."""
+
+        def read() -> Carried | None:
+            sql = "SELECT tokens, closed_under FROM carried_usage WHERE account_id = ? AND cycle_starts_at = ?"
+            row = self._one(sql, account_id, cycle_starts_at)
+            return Carried(row[0], row[1]) if row else None
+
+        return self._recall(account_id, (CARRIED, cycle_starts_at.isoformat()), read)
+
+    def all_carried(self, account_id: str) -> list[tuple[datetime, int]]:
+        """(start of the cycle, tokens) of each cycle that the account did not begin with nothing."""
+        sql = "SELECT cycle_starts_at, tokens FROM carried_usage WHERE account_id = ? ORDER BY cycle_starts_at"
+        return [(_out(r[0]), r[1]) for r in self._all(sql, account_id)]
+
+    def carry_over(self, account_id: str, from_id: str, cycle: Cycle, at: datetime) -> None:
+        """The new account of a person begins this cycle where their closed one ended in it. What is pending there counts as if it were used."""
+        used, reserved, highest = self._counter(from_id, cycle.starts_at) or (0, 0, 0)
+        earlier = self.carried(from_id, cycle.starts_at)
+        closed_under = max(self._last_charged(from_id, cycle.starts_at), default=earlier.closed_under if earlier else None)
+        for key in ((CYCLE, cycle.starts_at.isoformat()), (CARRIED, cycle.starts_at.isoformat()), (LATEST_CYCLE,)):
+            self._changes(account_id, *key)
+        self._write("INSERT INTO cycles VALUES (?, ?, ?, ?, 0, ?)", account_id, cycle.starts_at, cycle.ends_at, used + reserved, highest)
+        self._write("INSERT INTO carried_usage VALUES (?, ?, ?, ?, ?)", account_id, cycle.starts_at, used + reserved, closed_under, at)
 
     def _last_charged(self, account_id: str, cycle_starts_at: datetime) -> set[int]:
         sql = """
@@ -841,7 +892,7 @@ class Unit:
     def counters_that_differ(self) -> list[tuple[str, datetime, int, int, int, int]]:
         """Reconcile: (account, cycle start, used, reserved, used by the ledger, reserved by pending rows) wherever the counter is wrong."""
         sql = """
-            SELECT c.account_id, c.starts_at, c.used, c.reserved, coalesce(u.tokens, 0), coalesce(p.tokens, 0)
+            SELECT c.account_id, c.starts_at, c.used, c.reserved, coalesce(u.tokens, 0) + coalesce(k.tokens, 0), coalesce(p.tokens, 0)
             FROM cycles c
             LEFT JOIN (
                 SELECT account_id, cycle_starts_at, sum(tokens_in + tokens_out) AS tokens FROM usage_entries GROUP BY account_id, cycle_starts_at
@@ -849,7 +900,8 @@ class Unit:
             LEFT JOIN (
                 SELECT account_id, cycle_starts_at, sum(tokens) AS tokens FROM reservations WHERE state = 'pending' GROUP BY account_id, cycle_starts_at
             ) p ON p.account_id = c.account_id AND p.cycle_starts_at = c.starts_at
-            WHERE c.used <> coalesce(u.tokens, 0) OR c.reserved <> coalesce(p.tokens, 0)
+            LEFT JOIN carried_usage k ON k.account_id = c.account_id AND k.cycle_starts_at = c.starts_at
+            WHERE c.used <> coalesce(u.tokens, 0) + coalesce(k.tokens, 0) OR c.reserved <> coalesce(p.tokens, 0)
         """
         return [(r[0], _out(r[1]), r[2], r[3], int(r[4]), int(r[5])) for r in self._all(sql)]
 

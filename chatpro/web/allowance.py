@@ -68,20 +68,22 @@ def _changes_at(account: Account, stand: Meter | None) -> datetime | None:
 
 def frame(account: Account, whole: bool = False) -> Meter | None:
     """The side panel of a page without a chat, and what has to be said of the allowance wherever its owner comes back to. Returns how it stands.
-    `whole`: this is the account page, which says all that the chat says and has the receipts itself."""
+    `whole`: this is the account page, which says all that the chat says and has the receipts itself. Whoever is signed out elsewhere, or closes
+    their account, is so here within seconds, hence the ears for everybody."""
     if not account.has(Role.FREELANCER):
+        ears = standing(account, None, listen(account))
         with parts.panel(account):
-            return None
+            pass
+        live.ears(channel=st.session_state["channel"], standing=ears, on_act=_hear)
+        return None
     if to := st.session_state.pop("go_to", None):
         places.go(to, **st.session_state.pop("go_with", {}))
     news = listen(account)
     stand = house().accounts.meter(account, house().answering.sizes())
-    listens = house().accounts.opted_in(account)  # a page of somebody who said no has no channel
-    with parts.panel(account, stand, opens=listens and not whole):
+    with parts.panel(account, stand, opens=not whole):
         pass
     _at_the_bottom(account, stand, whole)
-    if listens:
-        live.ears(channel=st.session_state["channel"], standing=standing(account, stand, news), on_act=_hear)
+    live.ears(channel=st.session_state["channel"], standing=standing(account, stand, news), on_act=_hear)
     return stand
 
 
@@ -182,33 +184,94 @@ def _blocked(account: Account, ends_at: datetime, kept: bool) -> None:
 @st.dialog("Receipts of this month", width="medium")
 def receipts(account: Account, cycle: Cycle) -> None:
     """What the meter opens to, over the chat, so that a text in the composer stays where it is."""
-    entries = house().accounts.receipts(account, cycle.starts_at)
-    parts.note(sum_in_words(entries, True))
-    st.html(receipts_html(account, entries))
+    entries, carried = house().accounts.receipts(account, cycle.starts_at), house().accounts.carried(account, cycle.starts_at)
+    parts.note(sum_in_words(entries, True, carried))
+    st.html(receipts_html(account, entries, carried=carried))
     parts.note(parts.TOKEN)
     if st.button("All months", key="all_receipts", icon=":material/receipt_long:"):
         places.go("account")
 
 
-def sum_in_words(entries: Sequence[UsageEntry], current: bool) -> str:
-    """How many, and what they come to: in the month that runs, what the meter shows."""
+@dataclass(frozen=True)
+class Month:
+    """What one cycle came to. `allowance`: the figure in force at its last answer, in the one that runs the figure now."""
+
+    starts_at: datetime
+    used: int
+    allowance: int
+    answers: int
+    warnings: int
+
+    @property
+    def share(self) -> float:
+        return self.used / self.allowance if self.allowance else 1.0
+
+
+SHOWN_MONTHS = 12
+
+
+def by_month(account: Account, entries: Sequence[UsageEntry], stand: Meter | None) -> list[Month]:
+    """Every cycle in which something was used, oldest first, with the one that runs."""
+    grants, warned = house().accounts.entitlements(account), house().accounts.warnings(account)
+    current = stand.cycle.starts_at if stand is not None and stand.cycle is not None else None
+    starts = {entry.cycle_starts_at for entry in entries} | ({current} if current is not None else set())
+    found = []
+    for at in sorted(starts):
+        mine = [entry for entry in entries if entry.cycle_starts_at == at]
+        used = sum(entry.receipt.total for entry in mine)
+        figure = allowance_at(grants, mine[0].at) if mine else 0
+        if stand is not None and at == current:
+            used, figure = used + stand.carried, stand.allowance
+        found.append(Month(at, used, figure, len(mine), sum(row.cycle_starts_at == at for row in warned)))
+    return found
+
+
+def months_html(account: Account, months: Sequence[Month]) -> str:
+    """The newest months as bars against the allowance of each, and the same figures as a table."""
+    newest = months[-SHOWN_MONTHS:]
+    top = max(max(month.used, month.allowance) for month in newest) or 1
+    told = "; ".join(f"{parts.day(m.starts_at, account)}: {m.used:,} of {m.allowance:,} tokens" for m in newest)
+    bars = "".join(
+        f'<div style="--u:{month.used / top:.1%};--a:{month.allowance / top:.1%}"><span><i></i><s></s></span>'
+        f"<small>{escape(parts.short_day(month.starts_at, account))}</small></div>"
+        for month in newest
+    )
+    rows = "".join(
+        f'<tr><th scope="row">From {escape(parts.day(m.starts_at, account))}</th>'
+        f"<td><b>{m.used:,d}</b></td><td>{m.allowance:,d}</td>"
+        f"<td>{escape(parts.part_of(m.used, m.allowance))}</td><td>{m.answers:,d}</td><td>{m.warnings:d}</td></tr>"
+        for m in reversed(newest)
+    )
+    return (
+        f'<div class="months"><div class="bars" role="img" aria-label="Tokens used each month, of the allowance. {escape(told)}">{bars}</div>'
+        "<p>Tokens used in each month, of the allowance (the line).</p></div>"
+        '<div class="receipts" tabindex="0" role="region" aria-label="Months"><table><thead><tr><th>Month</th><th>Tokens</th><th>Allowance</th>'
+        f"<th>Used</th><th>Answers</th><th>Warnings</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def sum_in_words(entries: Sequence[UsageEntry], current: bool, carried: int = 0) -> str:
+    """How many, and what they come to: in the month that runs, what the meter shows. `carried`: tokens that were used before under an account
+    that the person closed."""
     total = sum(entry.receipt.total for entry in entries)
-    return f"{parts.count_of(len(entries), 'answer')}, {total:,} tokens" + (": what the meter shows." if current else " together.")
+    before = f" and {carried:,} that you used before under an account that you closed" if carried else ""
+    return f"{parts.count_of(len(entries), 'answer')}, {total:,} tokens{before}" + (": what the meter shows." if current else " together.")
 
 
-def receipts_html(account: Account, entries: Sequence[UsageEntry], shown: int | None = None) -> str:
-    """A row for each answer, newest first, with the sum of all of them below; `shown`: no more rows than that."""
+def receipts_html(account: Account, entries: Sequence[UsageEntry], shown: int | None = None, carried: int = 0) -> str:
+    """A row for each answer, newest first, with the sum of all of them below; `shown`: no more rows than that. `carried` as in `sum_in_words`."""
     grants = house().accounts.entitlements(account)
     rows = "".join(_row_html(account, entry, grants) for entry in entries[:shown])
     tokens_in, tokens_out = sum(e.receipt.tokens_in for e in entries), sum(e.receipt.tokens_out for e in entries)
     again = sum(e.receipt.tokens_resent for e in entries)
-    total = tokens_in + tokens_out
+    total = tokens_in + tokens_out + carried
+    before = f'<tr><td>Before</td><td><b>{carried:,d}</b></td><td colspan="6">under an account that you closed</td></tr>' if carried else ""
     return (
         '<div class="receipts" tabindex="0" role="region" aria-label="Receipts"><table>'
         "<thead><tr><th>When</th><th>Tokens</th><th>In</th>"
         '<th title="Earlier conversation that was sent again, part of what went in">Of it again</th>'
         "<th>Out</th><th>Of allowance</th><th>Counted</th><th>Model</th></tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot><tr><th>Together</th><td><b>{total:,d}</b></td><td>{tokens_in:,d}</td><td>{again:,d}</td><td>{tokens_out:,d}</td>"
+        f"<tbody>{rows}{before}</tbody><tfoot><tr><th>Together</th><td><b>{total:,d}</b></td><td>{tokens_in:,d}</td><td>{again:,d}</td><td>{tokens_out:,d}</td>"
         "<td></td><td></td><td></td></tr></tfoot></table></div>"
     )
 

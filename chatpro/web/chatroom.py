@@ -144,6 +144,7 @@ def draw(account: Account) -> None:
     opted_in = accounts.opted_in(account)
     if may_send and not opted_in and not (accounts.consents(account) and st.query_params.get("chat")):
         doors.consent(account)
+        _listen_only(account, news)
         return
     if to := st.session_state.pop("go_to", None):
         places.go(to, **st.session_state.pop("go_with", {}))
@@ -793,10 +794,8 @@ def _keep_page() -> None:
 
 
 def _listen_only(account: Account, news: int) -> None:
-    """Behind the offer: the plan may begin again while it is looked at."""
-    if house().accounts.opted_in(account):
-        standing = allowance.standing(account, None, news)
-        live.ears(channel=st.session_state["channel"], standing=standing, on_act=lambda acts: None)
+    """Behind the offer and the consent: the plan may begin again, or the session end, while they are looked at."""
+    live.ears(channel=st.session_state["channel"], standing=allowance.standing(account, None, news), on_act=lambda acts: None)
 
 
 @st.fragment

@@ -6,7 +6,7 @@ refusals that differ tell a stranger what exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from urllib.parse import urlencode
@@ -126,6 +126,20 @@ def refused(sentence: str) -> None:
         st.html(f"<p>{escape(sentence)} No account was opened, and none was made.</p>")
         if st.button("Sign in with another account", key="sign_in_again", width="stretch"):
             st.logout()
+
+
+def closed(gone_by: str, kept_until: str, on_leave: Callable[[], None]) -> None:
+    """After somebody closed their account: what becomes of it, once, before the sign-in page."""
+    st.query_params.clear()
+    with _middle():
+        _brand()
+        st.title("Your account is closed", anchor=False)
+        st.html(
+            f'<p role="status">Your chats are out of every list. Their text, your name, your mail and your sign-in are out of all files of this service '
+            f"by {escape(gone_by)}.</p><p>What stays holds no text and no name: what was charged, warned of and agreed to, under a random number. "
+            f"Until {escape(kept_until)} a keyed hash of your sign-in is kept, so that a new account of yours goes on in the same month.</p>"
+        )
+        st.button("Go to sign-in", key="left_for_good", width="stretch", on_click=on_leave)
 
 
 def not_found(account: Account) -> None:

@@ -13,12 +13,13 @@ import streamlit as st
 
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, ClaimsRefused, identity_from
-from chatpro.domain.chats import clean_text
-from chatpro.errors import StoreUnavailable
-from chatpro.web import demo, doors, places
+from chatpro.domain.chats import GONE_WITHIN, clean_text
+from chatpro.errors import AccountClosed, StoreUnavailable
+from chatpro.web import demo, doors, parts, places
 
 _SESSION = "signed_in_as"
 _ON, _CAME_FROM = "on_page", "came_from"
+_CLOSED = "closed_here"
 
 
 def page(name: str) -> Account:
@@ -28,7 +29,11 @@ def page(name: str) -> Account:
         _end()
     account = who()
     if account is None:
-        doors.sign_in(name)
+        if (closed := st.session_state.get(_CLOSED)) is not None:
+            gone_by, kept_until = closed
+            doors.closed(gone_by, kept_until, _leave)
+        else:
+            doors.sign_in(name)
         _end()
     if not account.may_open(name):
         doors.not_found(account)
@@ -52,6 +57,8 @@ def account_of_session() -> Account | None:
 def who() -> Account | None:
     """Who is signed in, as the store has them now: closed accounts and sessions of an older epoch are signed out."""
     _clean_address()
+    if _CLOSED in st.session_state:
+        return None
     return _sample() if house().settings.demo else _provided()
 
 
@@ -67,6 +74,22 @@ def sign_out() -> NoReturn:
             st.query_params.clear()
             st.logout()
     places.go(places.first_of(account))
+
+
+def close_account(account: Account) -> None:
+    """Close it, in a callback. This session then says what becomes of it; all others are signed out. Raises what `Accounts.close` raises."""
+    accounts = house().accounts
+    said = (parts.moment(house().now() + GONE_WITHIN, account), parts.day(accounts.kept_until(account), account))
+    accounts.close(account)
+    st.session_state.clear()
+    st.session_state[_CLOSED] = said
+
+
+def _leave() -> None:
+    """The last click after closing: away with the cookie too."""
+    st.session_state.clear()
+    if not house().settings.demo:
+        st.logout()
 
 
 def _begin(account: Account) -> None:
@@ -115,9 +138,13 @@ def _provided() -> Account | None:
     except ClaimsRefused as error:
         doors.refused(str(error))
         _end()
-    account = accounts.find(accounts.sign_in(identity).id)
-    if account is None:
-        doors.refused("This account was closed.")
+    try:
+        account = accounts.find(accounts.sign_in(identity).id)
+    except AccountClosed as error:
+        doors.refused(str(error))
+        _end()
+    if account is None:  # closed a moment ago, in another tab
+        doors.refused(str(AccountClosed()))
         _end()
     _begin(account)
     return accounts.find(account.id)

@@ -6,11 +6,13 @@ import re
 from datetime import timedelta
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from chatpro.bootstrap import House
 from chatpro.domain.allowance import cycle_at
+from chatpro.storage import Unit
 from tests.cast import PLAN, person, write_chat
-from tests.pages.conftest import html_of, page, words
+from tests.pages.conftest import SIGN_IN, html_of, page, site, title_of, words
 
 
 def receipts(test: object) -> list[list[str]]:
@@ -118,10 +120,10 @@ def test_warnings_stand_there_with_their_time(house: House) -> None:
 
 
 def test_staff_have_no_sections_of_a_freelancer(house: House) -> None:
-    """Name, mail, role, zone, signing out: no plan, no consent, no receipts, no meter."""
+    """Name, mail, role, zone, signing out, closing: no plan, no consent, no receipts, no meter."""
     test = page("account", "jude")
 
-    assert [h.value for h in test.header] == ["Sign out"]
+    assert [h.value for h in test.header] == ["Sign out", "Close my account"]
     assert "opt" not in {b.key for b in test.button} and "New chat" not in words(test)
 
 
@@ -241,3 +243,109 @@ def test_staff_have_no_chats_to_export_or_delete(house: House) -> None:
     test = page("account", "ada")
 
     assert not {"export_all", "delete_all"} & {b.key for b in test.button} and "Who looked" not in words(test)
+
+
+# --- Months -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_months_stand_beside_each_other_as_bars_and_as_a_table(house: House) -> None:
+    """Each with what was used of what was granted then; the same in words for whoever sees no bars. One month alone has its meter."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("In the first month", "Yes."), at=house.now() - timedelta(days=50), tokens=(90_000, 70_000))
+    assert 'class="bars"' not in html_of(page("account", "lea"))
+    house.store.write(lambda unit: unit.add_warning(mara.id, house.accounts.receipts(mara)[0].cycle_starts_at, "75", 200_000, PLAN, house.now()))
+    house.accounts.entitle(person(house, "ada"), mara.id, PLAN, 400_000)
+    write_chat(house, mara, ("Today", "Yes."), tokens=(1_000, 1_000))
+    html = html_of(page("account", "mara"))
+
+    assert "Tokens used each month, of the allowance. 4 October 2026: 160,000 of 200,000 tokens; 4 November 2026: 2,000 of 400,000 tokens" in html
+    assert 'style="--u:40.0%;--a:50.0%"' in html and 'style="--u:0.5%;--a:100.0%"' in html
+    rows = [re.sub(r"(<[^>]+>)+", "|", found).strip("|") for found in re.findall(r'<tr><th scope="row">.*?</tr>', html)]
+    assert rows == ["From 4 November 2026|2,000|400,000|0.5 %|1|0", "From 4 October 2026|160,000|200,000|80 %|1|1"]
+
+
+# --- Closing ----------------------------------------------------------------------------------------------------------
+
+
+def close(test: AppTest, typed: str) -> AppTest:
+    test.text_input(key="closing_words").set_value(typed)
+    button = next(b for b in test.button if b.label == "Close my account for good")
+    return button.click().run()
+
+
+@pytest.mark.fault(113)
+def test_an_account_is_closed_by_typing_it_and_says_what_becomes_of_it(house: House) -> None:
+    """What goes and what stays stands before it; afterwards too, with the hour and the day. Then the sign-in page, and nothing of the person."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("Zanzibarmarker", "Yes."))
+    test, other = site("account", "mara"), site("history", "mara")
+    told = words(test)
+    for said in (
+        "all your chats, with titles and drafts",
+        "your name, your mail and your sign-in",
+        "charged for what was written",
+        "Until 24 December 2026, a keyed",
+    ):
+        assert said in told
+    assert "export everything first" in told and "Closing does not cancel what you pay elsewhere" in told
+
+    close(test, "close my acount")
+    assert 'Nothing was changed. To close it, type the words "close my account".' in words(test) and house.accounts.find(mara.id) is not None
+    close(test, '  Close  my Account". ')
+
+    assert title_of(test) == "Your account is closed" and house.accounts.find(mara.id) is None and [e.message for e in test.exception] == []
+    assert "out of all files of this service by 24 November 2026, 11:15" in words(test) and "Until 24 December 2026 a keyed hash" in words(test)
+    assert "Zanzibarmarker" not in words(test.run()) and title_of(test) == "Your account is closed"
+    assert title_of(other.run()) == SIGN_IN and "Zanzibarmarker" not in words(other)
+    test.button(key="left_for_good").click().run()
+    assert title_of(test) == SIGN_IN and "Mara" not in words(test)
+
+
+@pytest.mark.fault(113)
+def test_a_tab_that_is_left_open_closes_nothing_and_nobody_a_second_time(house: House) -> None:
+    """Typed in two tabs: the second one is signed out, like any other."""
+    tabs = [site("account", "mara"), site("account", "mara")]
+    for tab in tabs:
+        close(tab, "close my account")
+
+    assert [title_of(tab) for tab in tabs] == ["Your account is closed", SIGN_IN]
+    assert [e.action for e in house.store.read(lambda rows: rows.audit_entries())].count("account.closed") == 1
+
+
+@pytest.mark.fault(26, 113)
+def test_staff_close_theirs_here_too_but_not_the_last_admin(house: House) -> None:
+    """Without words about chats that they have none of."""
+    test = site("account", "ada")
+    assert "all your chats" not in words(test) and "export everything" not in words(test)
+
+    close(test, "close my account")
+
+    assert "Your account is not closed. This is the last admin. Make somebody else admin first." in words(test) and title_of(test) == "Account"
+    assert title_of(close(site("account", "jude"), "close my account")) == "Your account is closed"
+
+
+@pytest.mark.fault(113)
+def test_tokens_used_under_a_closed_account_stand_among_the_receipts(house: House) -> None:
+    """So that the sum below them is the meter's, on this page and in the window over the chat; also before the first answer."""
+    mara = person(house, "mara")
+    write_chat(house, mara, ("Before", "Yes."), tokens=(90_000, 10_000))
+    starts_at = house.accounts.receipts(mara)[0].cycle_starts_at
+    lea = person(house, "lea")
+
+    def carry(unit: Unit) -> None:
+        anchor = unit.anchor(mara.id)
+        assert anchor is not None
+        unit.add_anchor(lea.id, anchor, house.now())
+        unit.carry_over(lea.id, mara.id, cycle_at(anchor, house.now()), house.now())
+
+    house.store.write(carry)
+    test = page("account", "lea")
+    assert "0 answers, 0 tokens and 100,000 that you used before under an account that you closed: what the meter shows." in words(test)
+    assert "<th>Together</th><td><b>100,000</b></td>" in html_of(test) and "100,000 of 200,000 tokens" in words(test)
+
+    write_chat(house, lea, ("Back", "Good."), tokens=(700, 300))
+    test = page("account", "lea")
+    assert "1 answer, 1,000 tokens and 100,000 that you used before under an account that you closed: what the meter shows." in words(test)
+    assert '<tr><td>Before</td><td><b>100,000</b></td><td colspan="6">under an account that you closed</td></tr>' in html_of(test)
+    assert "<th>Together</th><td><b>101,000</b></td><td>700</td>" in html_of(test)
+    assert house.accounts.carried(lea, starts_at) == 100_000

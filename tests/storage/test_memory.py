@@ -31,7 +31,25 @@ PEOPLE, CHATS = ("ada", "ben"), ("one", "two")
 Step = tuple[str, str, str, int]
 steps = st.tuples(
     st.sampled_from(
-        ["send", "settle", "settle unread", "release", "read", "thumb", "title", "delete", "restore", "draft", "warn", "look", "older", "roll back", "raw"]
+        [
+            "send",
+            "settle",
+            "settle unread",
+            "release",
+            "read",
+            "thumb",
+            "title",
+            "delete",
+            "restore",
+            "draft",
+            "warn",
+            "look",
+            "older",
+            "roll back",
+            "raw",
+            "close",
+            "carry",
+        ]
     ),
     st.sampled_from(PEOPLE),
     st.sampled_from(CHATS),
@@ -56,6 +74,7 @@ def facts(rows: Unit, account_id: str, chats: list[str], since: datetime) -> dic
         "titles": {chat: rows.title(account_id, chat, since) for chat in chats},
         "unread": {chat: rows.unread(account_id, chat) for chat in chats},
         "drafts": {chat: rows.draft(account_id, chat, since) for chat in chats},
+        "carried": rows.carried(account_id, CYCLE.starts_at),
         "standing": rows.standing(account_id, CYCLE.starts_at, 1_000_000),
         "latest": rows.newest_cycle(account_id),
         "totals": rows.recent_totals(account_id),
@@ -138,6 +157,11 @@ class Life:
             unit.keep_draft(account, chat, secrets.token_hex(4), "Words" * number, at)
         elif kind == "warn":
             unit.add_warning(account, CYCLE.starts_at, ("75", "95", "last_message", "75")[number], 1_000_000, "Plus", at)
+        elif kind == "close":
+            unit.delete_chats(account, at)
+            unit.close_account(account, at)
+        elif kind == "carry" and unit.newest_cycle(account) is None:
+            unit.carry_over(account, self.id(PEOPLE[1 - PEOPLE.index(key[0])]), CYCLE, at)
         elif kind == "raw":
             unit._all("UPDATE cycles SET used = used + 1 WHERE account_id = ?", account)
 
@@ -152,6 +176,7 @@ def forgetful(store: DuckStore) -> Callable[[Callable[[Unit], Any]], Any]:
 @example(
     history=[("send", "ada", "one", 0), ("raw", "ada", "one", 0), ("settle unread", "ada", "one", 0), ("read", "ada", "one", 0), ("thumb", "ada", "one", 1)]
 )
+@example(history=[("send", "ada", "one", 0), ("settle", "ada", "one", 0), ("close", "ada", "one", 0), ("carry", "ben", "one", 0), ("send", "ben", "one", 0)])
 @example(history=[("older", "ben", "two", 2), ("settle", "ben", "two", 0), ("title", "ben", "two", 1), ("look", "ben", "two", 3), ("delete", "ben", "two", 0)])
 @pytest.mark.trials
 def test_what_is_remembered_is_what_is_stored(store: DuckStore, history: list[Step]) -> None:

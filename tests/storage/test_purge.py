@@ -22,11 +22,14 @@ from typing import Any
 
 import pytest
 
+from chatpro.domain.accounts import Account
 from chatpro.domain.allowance import Accepted, SendKind
 from chatpro.errors import PurgeFailed, StoreUnavailable
 from chatpro.storage import Unit, rewrite
+from chatpro.storage import duckdb as engine
 from chatpro.storage.duckdb import DuckStore
 from chatpro.storage.rewrite import FATES, Kept, Rewritten, Swept
+from chatpro.storage.sql import PurgeRun
 from tests.conftest import trials
 from tests.storage.children import NOON, audited, child, open_store, raw
 from tests.storage.test_disk import small_disk  # noqa: F401 (a fixture)
@@ -109,9 +112,10 @@ def marked(store: DuckStore) -> int:
 # --- what becomes of each table -----------------------------------------------------------------------------------------
 
 TEXT = {"messages", "titles", "drafts", "answer_parts"}
+NAMES = {"accounts", "closed_sign_ins"}
 GO_WITH_IT = {"chats", "answers", "unread_answers", "remembering"}
 KEPT = {
-    "accounts", "account_changes", "roles", "entitlements", "consents", "anchors", "cycles", "reservations", "usage_entries", "warnings", "refusals",
+    "account_changes", "carried_usage", "roles", "entitlements", "consents", "anchors", "cycles", "reservations", "usage_entries", "warnings", "refusals",
     "own_limits", "dismissals", "thumbs", "audit_entries", "purges", "schema_migrations",
 }  # fmt: skip
 
@@ -120,8 +124,8 @@ def test_every_table_has_its_fate(store: DuckStore) -> None:
     """By name. A new table turns this red until somebody has decided what becomes of it."""
     there = {row[0] for row in store.read(lambda unit: raw(unit, "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"))}
 
-    assert there == TEXT | GO_WITH_IT | KEPT == set(FATES)
-    assert {table for table, fate in FATES.items() if isinstance(fate, Rewritten)} == TEXT
+    assert there == TEXT | NAMES | GO_WITH_IT | KEPT == set(FATES)
+    assert {table for table, fate in FATES.items() if isinstance(fate, Rewritten)} == TEXT | NAMES
     assert {table for table, fate in FATES.items() if isinstance(fate, Swept)} == GO_WITH_IT
     assert all(fate.because for fate in FATES.values() if isinstance(fate, Kept))
 
@@ -214,7 +218,7 @@ def test_a_chat_goes_with_its_last_message_and_takes_its_titles_along(store: Duc
                 unit.delete_chat("p", chat, deleted)
 
     store.write(write)
-    assert purge(store) == {"messages": 2, "drafts": 0, "answers": 0, "chats": 2, "titles": 2, "answer_parts": 0}
+    assert purge(store) == {"messages": 2, "drafts": 0, "answers": 0, "chats": 2, "titles": 2, "answer_parts": 0, "closed_sign_ins": 0}
     for table, column in (("chats", "id"), ("titles", "chat_id"), ("messages", "chat_id")):
         assert sorted(store.read(lambda unit, t=table, c=column: raw(unit, f"SELECT {c} FROM {t}"))) == [("fresh",), ("young",)]  # type: ignore[misc]
 
@@ -238,7 +242,8 @@ def test_a_second_run_finds_nothing_to_do(store: DuckStore) -> None:
     before = staying(store)
     told: list[str] = []
 
-    second = store.purge(SINCE, DELETED, sorted_before=first.sorted, tell=lambda what, share: told.append(what), gentle=False)
+    last = PurgeRun(NOON, NOON, None, 1, 1, 1, 1, first.sorted)
+    second = store.purge(SINCE, DELETED, last=last, tell=lambda what, share: told.append(what), gentle=False)
 
     assert (set(second.removed.values()), second.sorted) == ({0}, first.sorted)
     assert [what for what in told if what.startswith("writing")] == []
@@ -328,6 +333,7 @@ FEW = ("copied:messages", "replace:messages:1", "replaced:messages", "replaced:d
 ALL = FEW + (
     "begin", "create:messages", "copy:messages", "catch_up:messages", "replace:messages:0", "create:drafts", "copied:drafts", "replace:drafts:0",
     "replace:drafts:1", "create:titles", "copied:titles", "catch_up:titles", "replaced:titles", "create:answer_parts", "replaced:answer_parts",
+    "create:accounts", "replace:accounts:1", "replaced:accounts",
 )  # fmt: skip
 
 KILLED = """
@@ -347,6 +353,7 @@ KILLED = """
         store = open_store(folder / "template")
         store.write(lambda unit: here.write_chats(unit, people=14))
         here._with_parts(store)
+        store.write(here.close_somebody)
         (folder / "stays").write_text(repr(here.staying(store)))
         store.close()
 
@@ -375,6 +382,13 @@ KILLED = """
         print(point, ended(lambda: killed(place, point)), ended(lambda: made_good(place)), *here.hits(place, here.GONE), flush=True)
         shutil.rmtree(place)
 """
+
+
+def close_somebody(unit: Unit) -> None:
+    """Two accounts, of which one was closed: its name goes, the other one's stays."""
+    for mark in (GONE, STAYS):
+        unit.add_account(Account(mark[:4], "https://id.example", f"{mark}-subject", f"{mark}-name", f"{mark}@example.com", "UTC", False, OLD, frozenset()))
+    unit.close_account(GONE[:4], YOUNG)
 
 
 def look_whole(store: DuckStore) -> None:
@@ -523,7 +537,7 @@ def test_a_chat_that_somebody_writes_into_meanwhile_survives(store: DuckStore, m
         return delete(unit, ids)
 
     monkeypatch.setattr(rewrite, "_delete_chats", come_between)
-    assert purge(store) == {"messages": 1, "drafts": 0, "answers": 0, "chats": 0, "titles": 0, "answer_parts": 0}
+    assert purge(store) == {"messages": 1, "drafts": 0, "answers": 0, "chats": 0, "titles": 0, "answer_parts": 0, "closed_sign_ins": 0}
     assert store.read(lambda unit: unit.owns_chat("p", "c"))
 
 
@@ -618,6 +632,18 @@ def test_a_disk_that_filled_up_leaves_no_byte_behind(small_disk: Path, tight: Du
 
 
 # --- readers that never end -------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_was_cut_is_kept_for_half_a_day_and_goes_with_a_purge(tmp_path: Path, store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds text as well, and nobody might start the server again for months."""
+    cut = tmp_path / "store.duckdb.wal.damaged"
+    cut.write_text(GONE)
+    purge(store)
+    assert cut.exists()
+
+    monkeypatch.setattr(engine, "DAMAGED_LOG_SECONDS", -1.0)
+    purge(store)
+    assert not cut.exists()
 
 
 def test_readers_at_every_moment_are_told_of(store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
