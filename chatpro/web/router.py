@@ -1,7 +1,8 @@
 """The main script: it runs before each page and says which pages there are and which of them the side panel shows.
 
 It opens nothing to anybody: every page has its gate. But an address has to be known here before it can lead to a gate, so all
-pages are known to everybody, also signed out; otherwise a link to a chat ends at "page does not exist" instead of at sign-in.
+pages are known to whoever is signed out, and to others those that they may open and the one that they ask for; otherwise a link
+to a chat ends at "page does not exist" instead of at sign-in. Not all to everybody: the list goes over the wire with each run.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ def run() -> None:
 def _pages(account: Account | None) -> list[st.Page]:
     """Every page under its own address, and the first one under `/` too. One of its two addresses is shown: the one the person is at."""
     first = places.first_of(account)
-    at_own_address = urlsplit(st.context.url or "").path.rstrip("/").endswith(f"/{first}")
+    here = urlsplit(st.context.url or "").path.rstrip("/")
+    at_own_address = here.endswith(f"/{first}")
+    asked: set[str] = st.session_state.setdefault("asked_for", set())  # kept, so that Back leads there again
     pages = []
     for name, place in places.PLACES.items():
         if not places.file_of(name).is_file():
             continue
         shown = account is not None and account.may_open(name)
+        if here.endswith(f"/{name}"):
+            asked.add(name)
+        if account is not None and not shown and name not in asked:
+            continue
         if name == first:
             pages.append(_page(name, place, shown=shown and not at_own_address, default=True))
             pages.append(_page(name, place, shown=shown and at_own_address))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.serving import Server, refused
 from tests.upstream import Upstream
@@ -47,6 +48,23 @@ def test_every_address_leads_to_sign_in_and_none_to_a_sample_account(tmp_path: P
             assert page.get_by_role("link", name="Terms").count() == 1
         assert not (tmp_path / "demo").exists() and (tmp_path / "var" / "chatpro.duckdb").exists()
         assert "chatpro_sample" not in str(server.get("/?as=mara")[1])
+
+
+@pytest.mark.fault(1)
+def test_a_page_that_is_not_ones_own_is_not_found_at_its_address_and_ones_own_are_a_click_away(tmp_path: Path, new_page: Callable[..., Any]) -> None:
+    """Streamlit's own "page does not exist" would open a window over somebody else's start page."""
+    with Upstream() as upstream, Server(tmp_path, upstream.address) as server:
+        page = new_page()
+        for address in ("/?as=mara", "/disputes", "/operations"):
+            page.goto(server.url + address)
+            if address != "/?as=mara":
+                expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+            expect(page.get_by_role("link", name="Disputes")).to_have_count(0)
+            assert page.get_by_role("dialog").count() == 0
+            page.get_by_role("link", name="History").click()
+            expect(page.get_by_role("heading", name="History")).to_be_visible()
+        page.go_back()
+        expect(page.get_by_role("heading", name="Not found")).to_be_visible()
 
 
 @pytest.mark.fault(10, 11)
