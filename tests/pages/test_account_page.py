@@ -316,7 +316,7 @@ def test_a_tab_that_is_left_open_closes_nothing_and_nobody_a_second_time(house: 
 def test_staff_close_theirs_here_too_but_not_the_last_admin(house: House) -> None:
     """Without words about chats that they have none of."""
     test = site("account", "ada")
-    assert "all your chats" not in words(test) and "export everything" not in words(test)
+    assert "All your chats" not in words(test) and "export everything" not in words(test)
 
     close(test, "close my account")
 
