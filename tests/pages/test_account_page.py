@@ -281,10 +281,10 @@ def test_an_account_is_closed_by_typing_it_and_says_what_becomes_of_it(house: Ho
     test, other = site("account", "mara"), site("history", "mara")
     told = words(test)
     for said in (
-        "all your chats, with titles and drafts",
-        "your name, your mail and your sign-in",
+        "All your chats, with titles and drafts",
+        "Your name, your mail and your sign-in",
         "charged for what was written",
-        "Until 24 December 2026, a keyed",
+        "Until 24 December 2026: a keyed",
     ):
         assert said in told
     assert "export everything first" in told and "Closing does not cancel what you pay elsewhere" in told
