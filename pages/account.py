@@ -95,10 +95,11 @@ def _plan(stand: Meter | None) -> None:
 def _own_limit(stand: Meter) -> None:
     """A lower limit for this month, set and lifted here; where it is met the chat lifts it with one click too."""
     until = f" until {parts.day_of(stand.cycle.ends_at, account)}" if stand.cycle is not None else " in your first month"
+    only = f"for this month only,{until}" if stand.cycle is not None else "for your first month only"
     if stand.own_limit is not None:
         parts.note(f"You limited yourself to {stand.own_limit:,} tokens{until}. Beyond that nothing is sent unless you lift it.")
     with st.expander("Limit yourself this month" if stand.own_limit is None else "Change or lift your own limit"):
-        parts.note(f"A lower limit than your allowance, for this month only{until}. It takes nothing away: lift it whenever you want.")
+        parts.note(f"A lower limit than your allowance, {only}. It takes nothing away: lift it whenever you want.")
         half = stand.allowance // 2 // 1_000 * 1_000 or stand.allowance // 2
         st.number_input("Tokens", 0, stand.allowance - 1, stand.own_limit if stand.own_limit is not None else half, 1_000, key="own_limit", width=220)
         with st.container(horizontal=True, gap="small"):
@@ -297,25 +298,23 @@ def _closing() -> None:
 
 
 def _goes_html() -> str:
-    chats = "all your chats, with titles and drafts, also deleted ones; nobody can bring them back; " if account.has(Role.FREELANCER) else ""
+    chats = "All your chats, with titles and drafts, also deleted ones: nobody can bring them back. " if account.has(Role.FREELANCER) else ""
     return (
-        f"<p><b>What goes.</b> At once: every session of this account in every browser, and answers that are being written (charged for what was written). "
-        f"Out of all files of this service within 24 hours: {chats}your name, your mail and your sign-in. Backups of whoever runs this service follow "
-        "when they expire.</p>"
+        "<h3>What goes</h3><ul><li>At once: every session of this account in every browser, and answers that are being written (charged for what was written)."
+        f"</li><li>Within 24 hours, out of all files of this service: {chats}Your name, your mail and your sign-in.</li>"
+        "<li>Copies for emergencies, made by whoever runs this service, are deleted in their own time.</li></ul>"
     )
 
 
 def _stays_html() -> str:
-    keeps = parts.day(house().accounts.kept_until(account), account)
-    ledger = (
-        "how many tokens were charged when, warnings, and what you agreed to: they prove what was charged and allowed" if account.has(Role.FREELANCER) else ""
-    )
-    record = f"{ledger}; and the record of what was done under it" if ledger else "the record of what was done under it"
+    keeps = escape(parts.day(house().accounts.kept_until(account), account))
+    ledger = "How many tokens were charged when, warnings, and what you agreed to: they prove what was charged and allowed. "
+    own = ledger if account.has(Role.FREELANCER) else ""
     return (
-        f"<p><b>What stays, and why.</b> Under a random number, without any text or name: {record}. Until {escape(keeps)}, a keyed hash of your sign-in, "
-        "from which nobody can tell who you are: it keeps old cookies from opening a new account, and coming back from giving a second allowance for the "
-        "same month. "
-        "Whoever signs in again begins with an empty account; in the same month, what was used stays used.</p>"
+        f"<h3>What stays, and why</h3><ul><li>Under a random number, without any text or name: {own}The record of what was done under this account.</li>"
+        f"<li>Until {keeps}: a keyed hash of your sign-in, from which nobody can tell who you are. It keeps an old cookie from opening a new account, "
+        "and coming back from giving a second allowance for the same month.</li>"
+        "<li>Whoever signs in again begins with an empty account. In the same month, what was used stays used.</li></ul>"
     )
 
 

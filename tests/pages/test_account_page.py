@@ -281,10 +281,10 @@ def test_an_account_is_closed_by_typing_it_and_says_what_becomes_of_it(house: Ho
     test, other = site("account", "mara"), site("history", "mara")
     told = words(test)
     for said in (
-        "all your chats, with titles and drafts",
-        "your name, your mail and your sign-in",
+        "All your chats, with titles and drafts",
+        "Your name, your mail and your sign-in",
         "charged for what was written",
-        "Until 24 December 2026, a keyed",
+        "Until 24 December 2026: a keyed",
     ):
         assert said in told
     assert "export everything first" in told and "Closing does not cancel what you pay elsewhere" in told
@@ -316,7 +316,7 @@ def test_a_tab_that_is_left_open_closes_nothing_and_nobody_a_second_time(house: 
 def test_staff_close_theirs_here_too_but_not_the_last_admin(house: House) -> None:
     """Without words about chats that they have none of."""
     test = site("account", "ada")
-    assert "all your chats" not in words(test) and "export everything" not in words(test)
+    assert "All your chats" not in words(test) and "export everything" not in words(test)
 
     close(test, "close my account")
 
