@@ -512,6 +512,10 @@ def _do(name: object, entry: object) -> None:
         _act(lambda account: house().answering.thumb(account, entry, name))
     elif name in ("more", "less"):
         _act(lambda account: house().answering.remember_more(account, chat_id, name == "more"))
+    elif name in ("renaming", "deleting") and entry == chat_id:
+        st.session_state[name] = chat_id
+    elif name == "fresh":
+        _pick()
     elif name == "pick" and (picked := st.session_state.get("picked")) is not None:
         picked.symmetric_difference_update({entry})
 
@@ -634,17 +638,8 @@ def _grouped(chats: list[Chat], now: datetime, zone: tzinfo) -> list[tuple[str, 
 
 
 def _head(reading: Reading) -> None:
-    account, opened = reading.account, reading.opened
-    asked = opened.id in (st.session_state.get("renaming"), st.session_state.get("deleting"))
-    with st.container(key="chat_head", horizontal=True, vertical_alignment="center", wrap=False):
-        st.html(f'<h1>{escape(clean_title(opened.title))}</h1><p class="note">{escape(_goes(account, opened))}</p>')
-        if not asked:  # an open menu would cover the question that stands below
-            with st.popover("Menu", type="tertiary"):
-                _menu_of_memory(reading)
-                if reading.may_send:
-                    st.button("Take parts into a new chat", type="tertiary", icon=":material/edit_square:", key="start_fresh", on_click=_pick)
-                st.button("Rename", type="tertiary", icon=":material/edit:", key="rename", on_click=_set, args=("renaming", opened.id))
-                st.button("Delete chat", type="tertiary", icon=":material/delete:", key="delete", on_click=_set, args=("deleting", opened.id))
+    opened = reading.opened
+    messages.head(reading, _goes(reading.account, opened))
     if st.session_state.get("renaming") == opened.id:
         with st.form("rename_form", border=True):
             st.text_input("New title", value=opened.title, max_chars=60, key="new_title")
@@ -663,17 +658,6 @@ def _goes(account: Account, opened: Opened) -> str:
     """When the chat is deleted: each message has a day of its own."""
     first, last = parts.day(opened.first_deleted_on, account), parts.day(opened.last_deleted_on, account)
     return f"Deleted on {last}" if first == last else f"First words go on {first}, all of it on {last}"
-
-
-def _menu_of_memory(reading: Reading) -> None:
-    """How much of the chat the model remembers, and what more would cost."""
-    opened = reading.opened
-    if not reading.may_send or not (reading.more_costs or opened.remembers_more):
-        return
-    label, icon, name = ("Remember less", "history_toggle_off", "less") if opened.remembers_more else ("Remember more", "history", "more")
-    st.button(label, type="tertiary", icon=f":material/{icon}:", key="memory", on_click=_do, args=(name, opened.id), help=messages.price_of_more(reading))
-    if not opened.remembers_more:
-        parts.note(messages.price_of_more(reading))
 
 
 def _above(reading: Reading, whole: bool) -> tuple[str, ...]:

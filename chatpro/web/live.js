@@ -1147,7 +1147,7 @@ class Hands {
     if (act === "copy") return void this.copy(button);
     if (act === "up" || act === "down") return this.thumb(button, act, id);
     this.act({ act, id });
-    if (act === "edit") hold(() => !focused(document.querySelector(".st-key-editor textarea")), 3_000);
+    if (act in ASKS) hold(() => !focused(document.querySelector(ASKS[act])), 3_000);
     if (act === "leaf") this.stayAt(button);
   }
 
@@ -1242,6 +1242,9 @@ function putBack(words) {
   fill(box, box.value.trim() ? `${words}\n\n${box.value}` : words);
   return true;
 }
+
+/** Where a person goes on after the buttons that ask something: to write, or to the answer that loses nothing. */
+const ASKS = { edit: ".st-key-editor textarea", renaming: ".st-key-new_title input", deleting: ".st-key-delete_no button" };
 
 function focused(element) {
   element?.focus();

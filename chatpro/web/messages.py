@@ -15,7 +15,7 @@ import streamlit as st
 
 from chatpro.bootstrap import house
 from chatpro.domain.accounts import Account, Entitlement, allowance_at
-from chatpro.domain.chats import AnswerState, Message
+from chatpro.domain.chats import AnswerState, Message, clean_title
 from chatpro.errors import PROBLEM_SENTENCES, Problem
 from chatpro.services.history import Opened
 from chatpro.web import parts
@@ -53,6 +53,30 @@ def exchanges(path: list[Message]) -> list[list[Message]]:
             pieces.append([])
         pieces[-1].append(message)
     return pieces
+
+
+def head(reading: Reading, goes: str) -> None:
+    """The chat's title, when its words go, and its menu. One element: as six, with a widget for each line of the menu, it cost a tenth of each run."""
+    st.html(
+        f'<div class="chat-head"><div><h1>{escape(clean_title(reading.opened.title))}</h1><p class="note">{escape(goes)}</p></div>'
+        '<button type="button" popovertarget="chat-menu">Menu</button>'
+        f'<div popover id="chat-menu" data-entry="{escape(reading.opened.id)}">{_menu_html(reading)}</div></div>'
+    )
+
+
+def _menu_html(reading: Reading) -> str:
+    rows = ""
+    if reading.may_send and (reading.more_costs or reading.opened.remembers_more):
+        rows += _line_html("less", "Remember less") if reading.opened.remembers_more else _line_html("more", "Remember more")
+        rows += "" if reading.opened.remembers_more else f'<p class="note">{escape(price_of_more(reading))}</p>'
+    if reading.may_send:
+        rows += _line_html("fresh", "Take parts into a new chat")
+    return rows + _line_html("renaming", "Rename") + _line_html("deleting", "Delete chat")
+
+
+def _line_html(act: str, label: str) -> str:
+    """A line of the menu, which closes it."""
+    return f'<button type="button" data-act="{escape(act)}" popovertarget="chat-menu" popovertargetaction="hide">{escape(label)}</button>'
 
 
 def own(message: Message, reading: Reading) -> None:

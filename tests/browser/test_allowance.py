@@ -28,6 +28,9 @@ UNUSED = re.compile(r"(?<![\d,])0 of 12,000 tokens")
 SHOTS = os.environ.get("CHATPRO_TEST_SHOTS")
 
 
+NEWEST_SAID = ".st-key-conversation>:last-child .said"
+
+
 class Clocked(Server):
     """The real server with a clock that can be moved."""
 
@@ -80,11 +83,16 @@ class Tab:
 
     def ask(self, text: str) -> None:
         """Write, and wait for the answer's receipt."""
+        before = self.newest
         self.write(text)
-        newest = self.page.locator(".st-key-newest")
-        expect(newest.locator(".said")).to_contain_text(text)
-        expect(newest.locator(".receipt")).to_be_attached()
+        expect(self.page.locator(NEWEST_SAID)).to_contain_text(text)
+        until(self.page, lambda: self.newest not in (None, before))
         self.rest()
+
+    @property
+    def newest(self) -> Any:
+        """The newest answer that has ended and has its receipt."""
+        return self.page.evaluate("() => document.querySelector('.st-key-newest .deeds:has(.receipt)')?.dataset.entry ?? null")
 
     def new_chat(self) -> None:
         self.page.get_by_role("button", name="New chat").click()
@@ -191,7 +199,7 @@ def test_a_fresh_chat_takes_along_what_was_picked_and_sends_nothing(server: Cloc
     page.reload()
     expect(tab.box).to_have_value(draft)
     page.go_back()
-    expect(page.locator(".st-key-newest .said")).to_contain_text("And in short")
+    expect(page.locator(NEWEST_SAID)).to_contain_text("And in short")
     expect(page.get_by_role("button", name="Take along")).to_have_count(0)
     assert len(upstream.asked) == before
 
@@ -272,13 +280,9 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
 
     # To the last message: 95 % and "the next is the last" may fall due at once, and the strongest is what is shown.
     while not first.notice("last").count() and not page.get_by_role("button", name="Send as the last").count():
-        before = first.used
+        before, newest = first.used, first.newest
         first.write(f"Message {sent} about the offer")
-        page.wait_for_function(
-            """(text) => document.querySelector('.st-key-last_yes') || (document.querySelector('.st-key-newest .said')?.innerText.includes(text)
-               && document.querySelector('.st-key-newest .receipt') && !document.querySelector('.st-key-msg_answer_live .live:not([hidden])'))""",
-            arg=f"Message {sent} ",
-        )
+        until(page, lambda newest=newest: page.locator(".st-key-last_yes").count() or first.newest not in (None, newest))  # type: ignore[misc]
         first.rest()
         until(page, lambda before=before: first.used > before or first.notice("last").count())  # type: ignore[misc]
         sent += 1
@@ -358,6 +362,6 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     expect(first.box).to_have_value("What I think of now")
     first.shot("5-renewed")
     first.box.press("Enter")
-    expect(page.locator(".st-key-newest .said")).to_contain_text("What I think of now")
+    expect(page.locator(NEWEST_SAID)).to_contain_text("What I think of now")
     expect(page.locator(".st-key-newest .receipt")).to_be_attached()
     until(page, lambda: first.used == number(page.locator(".st-key-newest .receipt").inner_text()))

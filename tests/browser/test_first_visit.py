@@ -152,7 +152,7 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     page.get_by_role("link", name="Help").click()
     page.get_by_role("heading", name="Help", level=1).wait_for()
     page.go_back()
-    page.locator(".st-key-chat_head").wait_for()
+    page.locator(".chat-head").wait_for()
     wait_for_words(page, before + 20)
 
     # Stop: what came stays, with its receipt.
@@ -164,13 +164,13 @@ def test_the_whole_first_visit_of_a_new_person(server: Server, upstream: Upstrea
     assert len(upstream.asked) == 1
 
     # Rename, delete, undo.
-    title = page.locator(".st-key-chat_head h1")
-    page.get_by_test_id("stPopoverButton").click()
+    title = page.locator(".chat-head h1")
+    page.get_by_role("button", name="Menu", exact=True).click()
     page.get_by_role("button", name="Rename").click()
     page.get_by_label("New title").fill("Bakery <b>site</b> :red[x] $5")
     page.locator("[data-testid=stForm]").get_by_role("button", name="Rename").click()
-    until(page, lambda: title.inner_text().replace("\u2060", "") == "Bakery <b>site</b> :red[x] $5")
-    page.get_by_test_id("stPopoverButton").click()
+    until(page, lambda: title.inner_text() == "Bakery <b>site</b> :red[x] $5")
+    page.get_by_role("button", name="Menu", exact=True).click()
     page.get_by_role("button", name="Delete chat").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Undo").wait_for()
@@ -304,11 +304,11 @@ def test_deleting_and_undoing_on_either_page_with_hasty_fingers_never_fails_a_pa
     still(page, "[...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')].map((e) => e.shadowRoot?.querySelectorAll('nav a').length)")
     before = rows.count()
     rows.first.click()
-    page.get_by_test_id("stPopoverButton").click()
+    page.get_by_role("button", name="Menu", exact=True).click()
     page.get_by_role("button", name="Delete chat").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_role("button", name="Undo").dblclick(delay=30)
-    page.locator(".st-key-chat_head").wait_for()
+    page.locator(".chat-head").wait_for()
     expect(rows).to_have_count(before)
     assert page.get_by_text("This page failed").count() == 0
 

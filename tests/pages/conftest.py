@@ -142,6 +142,31 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     return Table(monkeypatch)
 
 
+class Hands:
+    """The chat page's hands, which hear the buttons of its HTML: AppTest can't click there either."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._n = 0
+        self._acts: list[dict[str, Any]] = []
+        monkeypatch.setattr("chatpro.web.live.hands", self._draw)
+
+    def _draw(self, *, on_act: Callable[[Any], None], **_: Any) -> None:
+        acts, self._acts = self._acts, []
+        if acts:
+            on_act(acts)
+            st.rerun()
+
+    def do(self, test: AppTest, act: str, entry: str) -> None:
+        self._n += 1
+        self._acts = [{"n": self._n, "act": act, "id": entry}]
+        test.run()
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    return Hands(monkeypatch)
+
+
 def html_of(test: AppTest) -> str:
     """All of our own HTML on the page, as it is sent."""
     return "\n".join(str(element.proto.body) for block in _blocks(test) for element in block if element.type == "html")

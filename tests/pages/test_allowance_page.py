@@ -11,7 +11,7 @@ from chatpro.bootstrap import House
 from chatpro.domain.accounts import Account
 from chatpro.domain.allowance import Accepted, Cycle, SendKind, cycle_at
 from tests.cast import PLAN, Clock, person, spend, write_chat
-from tests.pages.conftest import html_of, page, words
+from tests.pages.conftest import Hands, html_of, page, words
 
 OWN_PAGES = ("chat", "history", "account", "help")
 
@@ -301,25 +301,25 @@ def test_a_fresh_chat_begins_with_what_was_picked_and_nothing_is_sent(house: Hou
     assert page("chat", "mara", chat=fresh).chat_input[0].proto.value == draft
 
 
-def test_what_was_picked_with_nothing_in_it_is_an_empty_page(house: House) -> None:
+def test_what_was_picked_with_nothing_in_it_is_an_empty_page(house: House, hands: Hands) -> None:
     mara = person(house, "mara")
     test = page("chat", "mara", chat=resent(house, mara, 1_800, 1_001, 200))
-    test.button(key="start_fresh").click().run()
+    hands.do(test, "fresh", test.query_params["chat"])
     test.button(key="pick_done").click().run()
     assert "chat" not in test.query_params and "What are you working on" in words(test)
 
 
-def test_a_chat_can_be_told_to_remember_more_and_the_price_stands_beside_it(house: House) -> None:
+def test_a_chat_can_be_told_to_remember_more_and_the_price_stands_beside_it(house: House, hands: Hands) -> None:
     mara = person(house, "mara")
     chat = write_chat(house, mara, *[(f"Question {n}", "It is a matter of taste. " * 60) for n in range(12)])
     test = page("chat", "mara", chat=chat)
     costs = house.answering.more_costs(house.history.open(mara, chat).messages)
     assert f"The model remembers from here on · Remember more, +{costs:,} tokens" in words(test)
     assert f"About {costs:,} tokens more with each message, {costs / 2_000:.1f} % of your allowance." in words(test)
-    test.button(key="memory").click().run()
+    hands.do(test, "more", chat)
     assert house.history.open(mara, chat).remembers_more
     assert "Remember less" in words(test)
-    test.button(key="memory").click().run()
+    hands.do(test, "less", chat)
     assert not house.history.open(mara, chat).remembers_more
 
 
