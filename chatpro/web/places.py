@@ -7,7 +7,6 @@ who typed /chat, or followed a link to it, is told by Streamlit that there is no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,12 +39,6 @@ PLACES: dict[str, Place] = {
 
 def file_of(name: str) -> Path:
     return ROOT / "pages" / f"{name}.py"
-
-
-@cache
-def there(name: str) -> bool:
-    """Whether that page is part of this version. Asked for each of them with each run."""
-    return file_of(name).is_file()
 
 
 def first_of(account: Account | None) -> str:
