@@ -6,25 +6,30 @@ that a reload, the back button and a second tab show the same; what stands in it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 import streamlit as st
 
 from chatpro.domain.accounts import Account
 from chatpro.domain.chats import Column, Listed, clean_title, deleted_on
-from chatpro.errors import ChatProError, NotFound
+from chatpro.domain.search import Snippet
+from chatpro.errors import ChatProError, NotFound, NotSearchable
 from chatpro.services.export import Form
-from chatpro.services.history import View
+from chatpro.services.history import Found, Hit, Place, View
 from chatpro.web import allowance, exporting, gate, live, parts, places
 from chatpro.web.parts import house
-from chatpro.web.table import Looked, TableRow, chat_table
+from chatpro.web.table import FoundChat, FoundMessage, Looked, Pieces, Results, TableRow, chat_table
 
 account = gate.page("history")
 
 SOON = timedelta(days=7)
+EPOCH, MOMENT = datetime(1970, 1, 1, tzinfo=parts.UTC), timedelta(microseconds=1)
 UNDO = "can be brought back for ten minutes. Then the text is taken out of all files."
 FORMS = {"markdown": Form.MARKDOWN, "html": Form.HTML, "json": Form.JSON}
 
@@ -39,13 +44,16 @@ def draw() -> None:
     _say()
     exporting.progress()
     looked = _looked()
+    if looked.words:
+        chat_table([], looked=looked, pages=1, chats=0, address=live.base_path() + "/", do=_do, found=_found(looked))
+        return
     listing = house().history.listing(account, _view(looked))
-    if not listing.chats and not (looked.begin or looked.end or looked.words):
+    if not listing.chats and not (looked.begin or looked.end):
         parts.note("Your chats will stand here, each with the day of its deletion.")
         if st.button("Start a chat", key="start_chat", icon=":material/edit_square:"):
             places.go("chat")
         return
-    shown = Looked(looked.sort, looked.descending, looked.begin, looked.end, listing.number, looked.words)
+    shown = replace(looked, page=listing.number)
     rows = [_row(row, days) for row in listing.rows]
     chat_table(rows, looked=shown, pages=listing.pages, chats=listing.chats, address=live.base_path() + "/", do=_do)
 
@@ -71,7 +79,8 @@ def _looked() -> Looked:
         _day_or_nothing(asked.get("from", "")),
         _day_or_nothing(asked.get("to", "")),
         int(page) if page.isascii() and page.isdigit() and len(page) < 7 else 1,
-        asked.get("q", "")[:200],
+        asked.get("q", "").strip(),
+        asked.get("before", ""),
     )
 
 
@@ -86,6 +95,7 @@ def _look(looked: Any) -> None:
         "to": looked.get("end"),
         "page": str(looked.get("page")),
         "q": looked.get("words"),
+        "before": looked.get("before") if looked.get("words") else "",
     }
     usual = {"sort": Column.LAST.value, "order": "down", "page": "1"}
     kept = {name: value for name, value in wanted.items() if isinstance(value, str) and value and value != usual.get(name)}
@@ -117,12 +127,79 @@ def _midnight(day: str, after: int = 0) -> datetime | None:
         return None
 
 
+# --- What is searched for ---------------------------------------------------------------------------------------------
+
+
+def _found(looked: Looked) -> Results:
+    """What has these words, by chat; or a sentence that says why nothing has."""
+    before = _place(looked.before)
+    try:
+        found = house().history.search(account, looked.words, before)
+    except NotSearchable as error:
+        return Results(str(error))
+    older = f"{(found.more.at - EPOCH) // MOMENT}.{found.more.sequence}" if found.more else ""
+    chats = tuple(_found_chat(hits) for hits in found.by_chat)
+    if found.ended_early:
+        return Results("The search has not come to its end.", "You wrote so much that it goes on in steps.", chats, older, "Search further back")
+    if chats:
+        return Results(_count(found, older=before is not None), "", chats, older, "Older ones")
+    if before:
+        return Results("There is nothing older that has all of this.")
+    days = house().settings.retention_days
+    return Results(
+        f"Nothing of yours has “{looked.words}”.", f"All words have to be in the same message, so that fewer find more. What is older than {days} days is gone."
+    )
+
+
+def _count(found: Found, *, older: bool) -> str:
+    """How much there is on this page of hits."""
+    messages = sum(hit.message_id is not None for hit in found.hits)
+    titles = len(found.hits) - messages
+    counts = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((messages, "message"), (titles, "title")) if n]
+    chats = f"in {len(found.by_chat)} chats" if len(found.by_chat) > 1 else "in one chat"
+    if older:
+        return f"Further back: {' and '.join(counts)} {chats}."
+    return f"Found: {' and '.join(counts)} {chats}{', and older ones' if found.more else ''}."
+
+
+def _found_chat(hits: list[Hit]) -> FoundChat:
+    messages = [
+        FoundMessage(hit.message_id, "You wrote" if hit.own else "Answer", parts.when(hit.at, account), _pieces(hit.snippet, markdown=not hit.own))
+        for hit in hits
+        if hit.message_id
+    ]
+    title = next((_pieces(hit.snippet) for hit in hits if hit.message_id is None), [(clean_title(hits[0].title), False)])
+    return FoundChat(hits[0].chat_id, title, messages)
+
+
+SIGNS = re.compile(r"(?<!\s)(?:\*\*|`+)|(?:\*\*|`+)(?!\s)|^#{1,6} ", re.MULTILINE)
+"""What makes words bold, code or a heading in an answer, and is only noise where it does not."""
+
+
+def _pieces(snippet: Snippet, *, markdown: bool = False) -> Pieces:
+    """The snippet cut where its marks begin and end, with a sign where the text goes on."""
+    edges = [0, *(edge for mark in snippet.marks for edge in mark), len(snippet.text)]
+    cut = [(snippet.text[a:b], n % 2 == 1) for n, (a, b) in enumerate(pairwise(edges)) if a < b]
+    pieces = [(text if marked or not markdown else SIGNS.sub("", text), marked) for text, marked in cut]
+    return [*([] if snippet.begins else [("… ", False)]), *pieces, *([] if snippet.ends else [(" …", False)])]
+
+
+def _place(text: str) -> Place | None:
+    """Where the address says that the hits begin; what is none is the newest."""
+    at, _, sequence = text.partition(".")
+    if not (at.isdecimal() and sequence.isdecimal() and text.isascii() and len(at) < 17 and len(sequence) < 20):
+        return None
+    return Place(EPOCH + int(at) * MOMENT, min(int(sequence), 2**63 - 1))
+
+
 # --- What is done -----------------------------------------------------------------------------------------------------
 
 
 def _do(act: dict[str, Any]) -> None:
     """An act of the table, checked for its form here and by the services for its right."""
     match act:
+        case {"is": "open", "id": str(chat), "at": str(message)} if message:
+            st.session_state["go_to"], st.session_state["go_with"] = "chat", {"chat": chat, "at": message}
         case {"is": "open", "id": str(chat)}:
             st.session_state["go_to"], st.session_state["go_with"] = "chat", {"chat": chat}
         case {"is": "rename", "id": str(chat), "title": str(title)}:

@@ -6,6 +6,25 @@ const NEWEST_ONLY = new Set(["open", "view", "search"]); // whoever wants to be 
 const LEADS_AWAY = new Set(["all", "search"]); // the page it leads to may have no list to hear of it
 
 /**
+ * One step back, not two: for another page with something in its address, Streamlit puts two entries into the browser's history, this page
+ * with the other's address, and then the other page. The back button would lead to the first, which nobody has ever seen.
+ */
+function oneStep() {
+  if (history.oneStep) return; // another list's copy of this file has seen to it
+  history.oneStep = true;
+  const push = history.pushState.bind(history);
+  let half = null; // what the first of the two was
+  history.pushState = (state, unused, address) => {
+    const to = new URL(address ?? location.href, location.href);
+    const second = half && to.search === half.search && to.pathname !== half.pathname;
+    half = !second && to.search && to.pathname === location.pathname ? to : null;
+    if (second) history.replaceState(state, unused, address);
+    else push(state, unused, address);
+  };
+}
+oneStep();
+
+/**
  * What was done and not heard of yet, for one session of the script. Streamlit forgets a trigger when the next one comes before
  * its run has begun, so each message says again all that is open (acts.py has the other half).
  */

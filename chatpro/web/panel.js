@@ -255,7 +255,7 @@ class List {
     this.form = make("form");
     this.form.setAttribute("role", "search");
     this.field = make("input");
-    Object.assign(this.field, { type: "search", placeholder: "Search your chats", maxLength: 200, autocomplete: "off", enterKeyHint: "search" });
+    Object.assign(this.field, { type: "search", placeholder: "Search your chats", maxLength: 1000, autocomplete: "off", enterKeyHint: "search" });
     this.field.setAttribute("aria-label", "Search your chats");
     this.form.append(this.field);
     this.form.addEventListener("submit", (event) => this.search(event));

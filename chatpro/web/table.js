@@ -1,10 +1,11 @@
-// Draws the history page's table of chats, and tells the script what was done to them.
+// Draws the history page's table of chats, or what was found in them (found.js), and tells the script what was done to them.
 //
 // As in the panel, what was done is laid over what the script sent last, and rows are kept by their chat's id, so that a run takes
 // away neither the focus nor a title being typed. What is ticked stays ticked from page to page. Titles are strangers' text: nodes
 // and textContent, no HTML is ever parsed.
 
 import { Acts } from "./acts.js";
+import { Found } from "./found.js";
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(await (await fetch(new URL("table.css", import.meta.url))).text());
@@ -123,7 +124,11 @@ class Table {
     this.rows = new Map();
     this.order = [];
     this.chosen = new Set();
-    root.append(this.filter(), this.bar(), this.grid(), this.foot());
+    this.found = new Found({
+      open: (id, at) => this.do({ is: "open", id, ...(at ? { at } : {}) }),
+      look: (before) => this.look({ before }),
+    });
+    root.append(this.filter(), this.bar(), this.found.box, this.grid(), this.foot());
     root.adoptedStyleSheets = [sheet];
   }
 
@@ -131,7 +136,7 @@ class Table {
 
   filter() {
     this.filters = make("form", "filter", "", { role: "search" });
-    this.words = make("input", "words", "", { type: "search", placeholder: "Search your chats", maxlength: 200, autocomplete: "off", enterkeyhint: "search", "aria-label": "Search your chats" });
+    this.words = make("input", "words", "", { type: "search", placeholder: "Search your chats", maxlength: 1000, autocomplete: "off", enterkeyhint: "search", "aria-label": "Search your chats" });
     const days = ["From", "To"].map((text) => {
       const label = make("label", "", text);
       const input = make("input", "", "", { type: "date" });
@@ -150,16 +155,20 @@ class Table {
     sort.append(this.sort);
     this.clear = button("quiet", "All days");
     this.clear.addEventListener("click", () => (this.look({ begin: "", end: "", page: 1 }), this.begin.focus()));
-    this.filters.append(this.words, ...days.map(([label]) => label), this.clear, sort);
+    this.leaving = button("quiet", "All chats");
+    this.leaving.addEventListener("click", () => ((this.words.value = ""), this.search(""), this.words.focus()));
+    this.ofTable = [...days.map(([label]) => label), sort];
+    this.filters.append(this.words, this.leaving, ...days.map(([label]) => label), this.clear, sort);
     this.filters.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.look({ words: this.words.value.trim(), page: 1 });
+      this.search(this.words.value.trim());
     });
+    this.words.addEventListener("search", () => this.words.value || this.search("")); // its own cross, or Escape
     return this.filters;
   }
 
   bar() {
-    const bar = make("div", "bar", "", { role: "group", "aria-label": "What is chosen" });
+    const bar = (this.bars = make("div", "bar", "", { role: "group", "aria-label": "What is chosen" }));
     this.count = make("span", "count", "", { role: "status" });
     const label = make("label", "", "as");
     this.form = make("select", "", "", { "aria-label": "Form of the export" });
@@ -207,13 +216,13 @@ class Table {
     this.body = make("tbody", "", "", { role: "rowgroup" });
     this.table.append(head, this.body);
     this.empty = make("p", "empty", "No chat has its last message on these days.", { tabindex: "-1" });
-    const box = make("div", "grid");
+    const box = (this.box = make("div", "grid"));
     box.append(this.table, this.empty);
     return box;
   }
 
   foot() {
-    const foot = make("nav", "foot", "", { "aria-label": "Pages of the table" });
+    const foot = (this.feet = make("nav", "foot", "", { "aria-label": "Pages of the table" }));
     this.place = make("span", "", "", { role: "status" });
     this.before = button("strong", "Previous", "Previous page");
     this.after = button("strong", "Next", "Next page");
@@ -253,6 +262,7 @@ class Table {
   }
 
   draw() {
+    this.searching();
     const titles = new Map(), gone = new Set();
     for (const act of this.acts.open) {
       if (act.is === "rename") titles.set(act.id, act.title);
@@ -275,6 +285,14 @@ class Table {
     else if (held && this.root.activeElement !== active) active.focus({ preventScroll: true });
   }
 
+  /** In place of the table: what was found. Days and order are the table's. */
+  searching() {
+    const { found, looked, address } = this.data;
+    this.found.show(found, looked, address);
+    for (const node of [this.box, this.bars, this.feet, ...this.ofTable]) node.hidden = !!found;
+    this.leaving.hidden = !found;
+  }
+
   heading() {
     const { sort, descending } = this.looked;
     this.heads.forEach((cell, at) => {
@@ -290,7 +308,7 @@ class Table {
     this.all.indeterminate = ticked > 0 && ticked < this.order.length;
     this.table.hidden = !this.order.length;
     this.empty.hidden = this.order.length > 0;
-    this.clear.hidden = !this.data.looked.begin && !this.data.looked.end;
+    this.clear.hidden = !!this.data.found || (!this.data.looked.begin && !this.data.looked.end);
   }
 
   chosenBar() {
@@ -318,6 +336,11 @@ class Table {
 
   look(change) {
     this.do({ is: "view", looked: { ...this.looked, ...change } });
+  }
+
+  /** Typed and sent, or cleared. */
+  search(words) {
+    if (words || this.looked.words) this.look({ words, before: "", page: 1 });
   }
 
   turn(by) {

@@ -217,6 +217,53 @@ def test_an_address_of_a_message_lands_on_it(page: Any, server: Server) -> None:
     expect(page.get_by_text("Question 59 about the layout")).to_be_in_viewport()
 
 
+def test_a_sentence_is_found_among_hundreds_of_chats_and_the_click_lands_on_it(page: Any, server: Server) -> None:
+    """From the panel, by keyboard, without its accents; back again, and from the results to the table."""
+    page.goto(f"{server.url}/chat")
+    field = page.get_by_role("searchbox", name="Search your chats")
+    field.fill('"facade at zwolferhof"')
+    field.press("Enter")
+    hit = page.get_by_role("link", name=re.compile("You wrote.*What about the façade at Zwölferhof"))
+    expect(hit).to_be_visible()
+    expect(hit.locator("mark")).to_have_text("façade at Zwölferhof")
+    expect(page.get_by_role("status").filter(has_text="Found: 1 message in one chat.")).to_be_visible()
+
+    hit.focus()
+    page.keyboard.press("Enter")
+    found = page.locator(f'.said[data-entry="{FACADE}"]')
+    expect(found).to_be_in_viewport()
+    expect(found).to_be_focused()
+
+    page.go_back()
+    expect(hit).to_be_visible()
+    field.fill("Question 4")
+    field.press("Enter")
+    expect(page.get_by_role("heading", name="Chat 499")).to_be_visible()
+    page.get_by_role("button", name="Older ones").click()
+    expect(page.get_by_role("status").filter(has_text="Further back: 20 messages")).to_be_focused()
+    page.get_by_role("button", name="Newest").click()
+    expect(page.get_by_role("heading", name="Chat 499")).to_be_visible()
+    field.fill("zebra")
+    field.press("Enter")
+    expect(page.get_by_text("Nothing of yours has “zebra”.")).to_be_visible()
+    page.get_by_role("button", name="All chats").click()
+    expect(page.get_by_role("row", name=re.compile("Chat 509"))).to_be_visible()
+    expect(field).to_be_focused()
+    expect(field).to_have_value("")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_was_found_fits_a_phone_and_has_no_fault_that_axe_finds(server: Server, new_page: Callable[..., Any], scheme: str) -> None:
+    """Also a title and a word of any length."""
+    page = new_page(viewport={"width": 320, "height": 640}, color_scheme=scheme, has_touch=True)
+    for words in ("question", "zebra" * 30, "e"):
+        page.goto(f"{server.url}/history?as=bench-1&q={words}")
+        expect(page.get_by_role("region", name="What was found").get_by_role("status")).not_to_be_empty()
+        settled(page, lambda: _equal(page.evaluate("() => document.documentElement.scrollWidth <= 320"), True))
+        expect(page.get_by_label("Sort by")).to_be_hidden()
+        assert faults_of(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_usable_on_a_phone_and_has_no_fault_that_axe_finds(server: Server, new_page: Callable[..., Any], scheme: str) -> None:
     """At 320 px nothing goes beyond the screen, each row has its day, and the table is still one to those who hear it."""

@@ -104,13 +104,25 @@ def words(test: AppTest) -> str:
             proto = getattr(element, "proto", None)
             parts += [str(getattr(proto, name)) for name in ("body", "label", "help") if isinstance(getattr(proto, name, None), str)]
     parts += [escape(str(value)) for row in rows_of(test) for name, value in row.items() if name != "id"]
+    parts += [escape(text) for found in _sent_to_table(test, "found") if found for text in _texts_of(found)]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", " ".join(parts))).split())
 
 
 def rows_of(test: AppTest) -> list[dict[str, Any]]:
     """What the history page's table was sent, a dictionary a row."""
+    return [row for rows in _sent_to_table(test, "rows") for row in rows]
+
+
+def _sent_to_table(test: AppTest, name: str) -> list[Any]:
     sent = [element.proto for block in _blocks(test) for element in block if element.type == "bidi_component"]
-    return [row for proto in sent if proto.component_name == "chatpro_chat_table" for row in json.loads(proto.json)["rows"]]
+    return [json.loads(proto.json)[name] for proto in sent if proto.component_name == "chatpro_chat_table"]
+
+
+def _texts_of(found: dict[str, Any]) -> list[str]:
+    """Everything that a search's results say."""
+    messages = [message for chat in found["chats"] for message in chat["messages"]]
+    pieces = [chat["title"] for chat in found["chats"]] + [message["text"] for message in messages]
+    return [found["said"], found["hint"], *("".join(text for text, _ in some) for some in pieces), *(f"{m['who']} {m['when']}" for m in messages)]
 
 
 class Table:
@@ -135,6 +147,12 @@ class Table:
     @property
     def titles(self) -> list[str]:
         return [row["title"] for row in self.shown[-1]["rows"]]
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What a search found, as the browser is sent it."""
+        found: dict[str, Any] = json.loads(json.dumps(self.shown[-1]["found"]))
+        return found
 
 
 @pytest.fixture
@@ -183,7 +201,7 @@ def spy_on_text(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     from chatpro.storage.sql import Unit
 
     read: list[str] = []
-    for verb in ("chats", "messages", "outline", "title", "draft", "parts", "usage_entries"):
+    for verb in ("chats", "messages", "outline", "written", "title", "draft", "parts", "usage_entries"):
         original = getattr(Unit, verb)
 
         def noted(self: Unit, *args: object, _verb: str = verb, _original: Callable[..., object] = original, **given: object) -> object:
