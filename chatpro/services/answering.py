@@ -32,7 +32,7 @@ from pathlib import Path
 
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
-from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, grant_at
+from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, figure_in_cycle, grant_at
 from chatpro.domain.allowance import (
     Accepted,
     Anchor,
@@ -170,6 +170,11 @@ class _Wish:
     follows: str | None = None
     edits: Message | None = None
     question: Message | None = None
+
+    @property
+    def worded(self) -> bool:
+        """Whether the person has just written these words, a message's new ones too: they must outlive a refusal and a reload."""
+        return self.keep or self.edits is not None
 
 
 class LiveAnswer:
@@ -538,7 +543,7 @@ class Answering:
         with self._lock:
             if found := self._waiting(live):
                 return found
-        if wish.keep or wish.edits is not None:
+        if wish.worded:
             self._store.write(lambda unit: self._keep_draft(unit, live.account_id, live.chat_id, wish.text))
         with self._lock:
             if found := self._waiting(live):
@@ -664,7 +669,7 @@ class Answering:
         turns = [_turn(m) for m in reversed(worded[len(worded) - len(costs) :])]
         draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
         self._keep_cost(wish.question.id if wish.question else wish.request, model.card.tokenizer, draft)  # its message has just these words
-        return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
+        return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.worded)
 
     def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast | Wait:
         """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together.
@@ -916,16 +921,16 @@ class Answering:
             if spent is not None and cost.counted == "estimated":
                 log.warning("answer %s: the provider's figures can't be (%s in, %s out), so it was counted here", call.answer_id, *map(_figure, spent))
         resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
-        used = unit.resolve(call, resolution, cost.total, now)
-        if used is None:
+        resolved = unit.resolve(call, resolution, cost.total, now)
+        if resolved is None:
             cost = Charge(0, 0, cost.counted, cost.total + cost.over_reserved)
         if cost.over_reserved:
             log.warning("answer %s: the provider claims %d tokens beyond what was reserved", call.answer_id, cost.over_reserved)
         unit.add_usage_entry(call, plan, cost, call.resent_tokens if text else 0, first_token_ms, whole_ms, state.value, now)
-        if used is None:
+        if resolved is None:
             return
-        grant = grant_at(unit.person(call.account_id).entitlements, now)
-        allowance = grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else call.allowance
+        used, ends_at = resolved
+        allowance = figure_in_cycle(unit.person(call.account_id).entitlements, ends_at, now) or call.allowance
         for kind in warnings_due(allowance, used):
             unit.add_warning(call.account_id, call.cycle_starts_at, kind, allowance, plan, now)
 

@@ -126,7 +126,7 @@ def test_that_the_next_message_is_the_last_is_said_with_all_that_it_means(house:
 
     assert notices(test) == [
         "Your next message is the last one until 21 December. It can use up to 2,000 tokens; what it leaves expires. "
-        "Afterwards you can still read and copy your chats."
+        "Afterwards you can still read, search and export your chats."
     ]
     assert not any(str(b.key).startswith("seen_") for b in test.button)
     assert "1 message left" in words(test)
@@ -153,7 +153,7 @@ def test_at_the_end_only_sending_is_off(house: House) -> None:
 
     text = words(test)
     assert "This month's allowance is used up. You can write again on Mon 21 December at 00:00 (Europe/Stockholm)." in text
-    assert "Your chats stay here to read and copy, and a draft is kept." in text and "At the milestones." in text
+    assert "Your chats stay here to read, search and export, and a draft is kept." in text and "At the milestones." in text
     assert "<b>28</b><small>days</small>" in html_of(test) and 'role="timer"' in html_of(test)
     assert (test.chat_input[0].placeholder, test.chat_input[0].disabled) == ("Sending opens again on 21 December", False)
     assert "No message left" in text
@@ -279,6 +279,17 @@ def test_when_most_of_a_message_was_sent_before_it_is_said_with_what_a_fresh_cha
     assert "of it 1,001 earlier conversation, sent again" in text
     assert "More than half of this was earlier conversation, sent again. A fresh chat saves about 1,001 tokens." in text
     assert "More than half" not in words(page("chat", "mara", chat=resent(house, mara, 1_800, 1_000, 200)))
+
+
+@pytest.mark.parametrize(("left_out", "shortened"), [(3, False), (0, True), (3, True), (0, False)])
+def test_what_gave_way_to_a_message_is_said_under_its_answer(house: House, left_out: int, shortened: bool) -> None:
+    """Older messages, the length of the answer, or both."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("Go on", "Gladly."))
+    house.store.write(lambda unit: unit._all("UPDATE answers SET left_out = ?, shortened = ?", left_out, shortened))
+    text = words(page("chat", "mara", chat=chat))
+    assert ("Older messages of this chat were left out so that this one fitted" in text) == bool(left_out)
+    assert ("This answer had less room than usual" in text) == shortened
 
 
 def test_a_fresh_chat_begins_with_what_was_picked_and_nothing_is_sent(house: House) -> None:
