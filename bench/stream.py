@@ -1,6 +1,6 @@
 """What the app adds between a model and a reader, beside Streamlit's tutorial chat, Chainlit's, and no front end at all, in one run.
 
-    .venv/bin/python bench/stream.py [--chats 1,10,50,100] [--rounds 3] [--long] [--quick] [--peers chatpro,vanilla] [--write]
+    .venv/bin/python bench/stream.py [--chats 1,10,50,100] [--rounds 3] [--takes 3] [--long] [--quick] [--peers chatpro,vanilla] [--write]
 
 Many people ask at once; a provider with a known pace answers each with 200 words, 20 ms apart. Measured from outside: how long
 until the first word, how long each word was kept back, CPU of the server per 1,000 words, bytes on the wire per word, chats that
@@ -8,7 +8,8 @@ failed. --long adds an answer of 4,000 words (what a word costs however long the
 and the memory of an open page. --write puts the tables into bench/README.md.
 
 The app runs as it is delivered: sign-in, consent, store, ledger, saving each second. Each cell has a server of its own with a
-new store, and peers take turns cell by cell, so that whatever else the machine does falls on all of them. Starts are spread
+new store, and peers take turns cell by cell, so that whatever else the machine does falls on all of them; --takes does all cells
+so many times, and what is told is the median, of a ratio that of the ratios. Starts are spread
 over a second, every session says one short thing before it counts. A word here is one piece of the stream; its stamp is about
 eight of the tokens that the allowance counts, so the answer limit is raised; load-test accounts have two billion tokens a month.
 """
@@ -30,7 +31,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 import uvloop
@@ -111,6 +114,10 @@ class Cell:
     @property
     def bytes_per_word(self) -> float:
         return self.wire / max(1, len(self.held))
+
+    @property
+    def first_p95(self) -> float:
+        return percentile(self.first, 0.95)
 
     def add(self, chat: Chat) -> None:
         """One answer, whole or not."""
@@ -220,17 +227,31 @@ def percentile(values: list[float], part: float) -> float:
     return ranked[math.ceil(part * len(ranked)) - 1] if ranked else math.inf
 
 
+def alike(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells of the same peer with as many chats, take by take."""
+    found: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.peer, cell.chats), []).append(cell)
+    return list(found.values())
+
+
 def table(cells: list[Cell]) -> list[str]:
     lines = [
         "| chats | peer | first word p50 / p95 | held p50 / p95 | CPU s per 1,000 | bytes per word | failed | memory | client busy |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for cell in cells:
-        first, held = ([percentile(values, part) for part in (0.5, 0.95)] for values in (cell.first, cell.held))
-        server = (f"{cell.cpu:.3f}", f"{cell.memory_bytes / 2**20:.0f} MiB") if cell.peer != "bare" else ("", "")
+    for takes in alike(cells):
+
+        def middle(of: Callable[[Cell], float], takes: list[Cell] = takes) -> float:
+            return median([of(cell) for cell in takes])
+
+        first = [shown(middle(lambda cell, part=part: percentile(cell.first, part))) for part in (0.5, 0.95)]  # type: ignore[misc]
+        held = [shown(middle(lambda cell, part=part: percentile(cell.held, part))) for part in (0.5, 0.95)]  # type: ignore[misc]
+        peer, failed, asked = takes[0].peer, sum(cell.failed for cell in takes), sum(len(cell.first) for cell in takes)
+        server = (f"{middle(lambda cell: cell.cpu):.3f}", f"{middle(lambda cell: cell.memory_bytes) / 2**20:.0f} MiB") if peer != "bare" else ("", "")
         lines.append(
-            f"| {cell.chats} | {cell.peer} | {shown(first[0])} / {shown(first[1])} ms | {shown(held[0])} / {shown(held[1])} ms | {server[0]} "
-            f"| {cell.bytes_per_word:,.0f} | {cell.failed} of {len(cell.first)} | {server[1]} | {cell.client_busy:.2f} |"
+            f"| {takes[0].chats} | {peer} | {first[0]} / {first[1]} ms | {held[0]} / {held[1]} ms | {server[0]} "
+            f"| {middle(lambda cell: cell.bytes_per_word):,.0f} | {failed} of {asked} | {server[1]} | {middle(lambda cell: cell.client_busy):.2f} |"
         )
     return lines
 
@@ -242,31 +263,34 @@ def long_table(longs: dict[str, Long]) -> list[str]:
 
 def targets(cells: list[Cell], longs: dict[str, Long], page_bytes: float | None) -> list[str]:
     """Each promise of which both sides were measured, with what was found."""
-    by = {(cell.peer, cell.chats): cell for cell in cells}
+    by = {(takes[0].peer, takes[0].chats): takes for takes in alike(cells)}
     lines = ["| to reach | found | |", "|---|---|---|"]
 
-    def line(what: str, found: float, most: float, unit: str = "") -> None:
-        lines.append(f"| {what} at most {most:,.3g}{unit} | {found:,.3g}{unit} | {'reached' if found <= most else '**not reached**'} |")
+    def line(what: str, takes: list[float], most: float, unit: str = "") -> None:
+        found = median(takes)
+        each = f" ({', '.join(f'{take:,.3g}' for take in sorted(takes))})" if len(takes) > 1 else ""
+        lines.append(f"| {what} at most {most:,.3g}{unit} | {found:,.3g}{unit}{each} | {'reached' if found <= most else '**not reached**'} |")
 
     def ratio(what: str, of: Callable[[Cell], float], chats: int, peer: str, most: float) -> None:
         if (own := by.get(("chatpro", chats))) and (theirs := by.get((peer, chats))):
-            line(f"{what} at {chats} chats, of {peer}'s", of(own) / max(of(theirs), 1e-9), most)
+            line(f"{what} at {chats} chats, of {peer}'s", [of(a) / max(of(b), 1e-9) for a, b in zip(own, theirs, strict=True)], most)
 
     for chats in (10, 50):
         ratio("CPU per word", lambda cell: cell.cpu, chats, "vanilla", 0.3)
         ratio("CPU per word", lambda cell: cell.cpu, chats, "chainlit", 0.6)
     for chats, vanilla, chainlit in ((50, 1 / 20, 1 / 3), (100, 1 / 40, 1 / 2)):
-        ratio("first word p95", lambda cell: percentile(cell.first, 0.95), chats, "vanilla", vanilla)
-        ratio("first word p95", lambda cell: percentile(cell.first, 0.95), chats, "chainlit", chainlit)
+        ratio("first word p95", lambda cell: cell.first_p95, chats, "vanilla", vanilla)
+        ratio("first word p95", lambda cell: cell.first_p95, chats, "chainlit", chainlit)
     if (own := by.get(("chatpro", 50))) and (bare := by.get(("bare", 50))):
-        line("words held p95 at 50 chats, beyond the bare client's,", percentile(own.held, 0.95) - percentile(bare.held, 0.95), 10, " ms")
+        beyond = [percentile(a.held, 0.95) - percentile(b.held, 0.95) for a, b in zip(own, bare, strict=True)]
+        line("words held p95 at 50 chats, beyond the bare client's,", beyond, 10, " ms")
     if "chatpro" in longs:
-        line(f"bytes of each word from {WORDS} to {LONG_WORDS:,}", longs["chatpro"].slope, 100)
-        line("fixed bytes of an answer", longs["chatpro"].fixed / 1_000, 20, " kB")
+        line(f"bytes of each word from {WORDS} to {LONG_WORDS:,}", [longs["chatpro"].slope], 100)
+        line("fixed bytes of an answer", [longs["chatpro"].fixed / 1_000], 20, " kB")
     if page_bytes is not None:
-        line("memory of an open page", page_bytes / 1_000, 200, " kB")
+        line("memory of an open page", [page_bytes / 1_000], 200, " kB")
     if own_cells := [cell for cell in cells if cell.peer == "chatpro"]:
-        line("failed chats", sum(cell.failed for cell in own_cells), 0)
+        line("failed chats", [sum(cell.failed for cell in own_cells)], 0)
     return lines
 
 
@@ -275,8 +299,8 @@ def conditions(arguments: argparse.Namespace, load: float) -> str:
     theirs = "".join(f"; {peer.name}: {', '.join(peer.needs)}" for peer in (VANILLA, CHAINLIT) if peer.name in arguments.peers)
     return (
         f"{time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores, shared by server, provider and clients; load {load:.1f} before; {platform.system()} "
-        f"{platform.release()}, Python {platform.python_version()}. chatpro and the clients: {ours}{theirs}. Rounds: {arguments.rounds}, {WORDS} words "
-        f"{GAP_MS:g} ms apart; long answers {LONG_WORDS:,} words {LONG_GAP_MS:g} ms apart."
+        f"{platform.release()}, Python {platform.python_version()}. chatpro and the clients: {ours}{theirs}. Takes: {arguments.takes}, rounds: {arguments.rounds}, "
+        f"{WORDS} words {GAP_MS:g} ms apart; long answers {LONG_WORDS:,} words {LONG_GAP_MS:g} ms apart."
     )
 
 
@@ -306,13 +330,12 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[str]:
             found = CLIENTS[peer][0]
             return serving(found, folder / place / peer, upstream.address) if found else nullcontext(upstream)
 
-        for chats in arguments.chats:
-            for peer in arguments.peers:
-                cells.append(Cell(peer, chats))
-                with at(peer, str(chats)) as server:
-                    profile = Path(f"{arguments.profile}.{chats}") if arguments.profile and peer == "chatpro" else None
-                    uvloop.run(measure(cells[-1], server, arguments.rounds, profile))
-                print("\n".join(table(cells[-1:])[0 if len(cells) == 1 else 2 :]), flush=True)
+        for take, chats, peer in product(range(arguments.takes), arguments.chats, arguments.peers):
+            cells.append(Cell(peer, chats))
+            with at(peer, f"{chats}-{take}") as server:
+                profile = Path(f"{arguments.profile}.{chats}") if arguments.profile and peer == "chatpro" else None
+                uvloop.run(measure(cells[-1], server, arguments.rounds, profile))
+            print("\n".join(table(cells[-1:])[0 if len(cells) == 1 else 2 :]), flush=True)
         for peer in arguments.peers if arguments.long else ():
             with at(peer, "long") as server:
                 longs[peer] = uvloop.run(measure_long(peer, server))
@@ -329,6 +352,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--chats", type=lambda raw: [int(part) for part in raw.split(",")], default=[1, 10, 50, 100])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--takes", type=int, default=1, help="how often to do all of it; the median is told")
     parser.add_argument("--long", action="store_true", help="also answers of 4,000 words, and the memory of an open page")
     parser.add_argument("--quick", action="store_true", help="1 and 10 chats, one round: does it work at all")
     parser.add_argument("--peers", type=lambda raw: raw.split(","), default=list(CLIENTS))
