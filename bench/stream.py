@@ -299,8 +299,8 @@ def conditions(arguments: argparse.Namespace, load: float) -> str:
     theirs = "".join(f"; {peer.name}: {', '.join(peer.needs)}" for peer in (VANILLA, CHAINLIT) if peer.name in arguments.peers)
     return (
         f"{time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores, shared by server, provider and clients; load {load:.1f} before; {platform.system()} "
-        f"{platform.release()}, Python {platform.python_version()}. chatpro and the clients: {ours}{theirs}. Takes: {arguments.takes}, rounds: {arguments.rounds}, "
-        f"{WORDS} words {GAP_MS:g} ms apart; long answers {LONG_WORDS:,} words {LONG_GAP_MS:g} ms apart."
+        f"{platform.release()}, Python {platform.python_version()}. chatpro and the clients: {ours}{theirs}. "
+        f"Takes: {arguments.takes}, rounds: {arguments.rounds}, {WORDS} words {GAP_MS:g} ms apart; long answers {LONG_WORDS:,} words {LONG_GAP_MS:g} ms apart."
     )
 
 
