@@ -945,8 +945,10 @@ class _Session:
                     self._failure = self._stopped or _translated(error, sql, reading=self.deadline < float("inf"))
                     self.trouble = (_disk_trouble(error) or DISK_FAILS, type(error).__name__)
                     fatal = isinstance(error, duckdb.FatalException | duckdb.InternalException) or "has been invalidated" in str(error)[:80]
-                    # After a commit that failed for the disk's sake nobody knows what the engine holds in memory; opening again tells.
-                    self.broken = self._stopped is None and (fatal or (sql == "COMMIT" and not isinstance(self._failure, StatementFailed)))
+                    # After a statement that failed for the disk's sake nobody knows what the engine holds in memory; opening again tells. A block
+                    # that it had half written, for one, is in use for nobody then, and what stands in it is never written over.
+                    writing = sql == "COMMIT" or (self.deadline == float("inf") and _disk_trouble(error) is not None)
+                    self.broken = self._stopped is None and (fatal or (writing and not isinstance(self._failure, StatementFailed)))
         # Raised out here: inside, the engine's own exception would hang on it as its context, with all its words.
         raise self._failure
 
