@@ -63,6 +63,7 @@ def test_a_page_that_is_not_ones_own_is_not_found_at_its_address_and_ones_own_ar
             assert page.get_by_role("dialog").count() == 0
             page.get_by_role("link", name="History").click()
             expect(page.get_by_role("heading", name="History")).to_be_visible()
+            assert page.evaluate("() => getComputedStyle(document.querySelector('.stLogo').parentElement, '::after').content") == '"Chat Pro"'
         page.go_back()
         expect(page.get_by_role("heading", name="Not found")).to_be_visible()
 
