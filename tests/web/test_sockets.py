@@ -257,8 +257,9 @@ def test_offsets_count_code_points_so_no_emoji_is_cut(server: Server) -> None:
     server.sockets.watch(channel, "a1")
     with server.page(channel) as page:
         say(page, id="a1", at=3 + 5)
-        answer.say("!")
-        assert read(page) == {"id": "a1", "at": 8, "add": "!"}
+        for at, more in ((8, "!"), (9, family), (14, ".")):
+            answer.say(more)
+            assert read(page) == {"id": "a1", "at": at, "add": more}
 
 
 def test_half_a_character_does_not_end_the_socket(server: Server) -> None:
