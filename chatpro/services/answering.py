@@ -1146,9 +1146,11 @@ def _need_reachable(rows: Unit, account_id: str, chat_id: str) -> bool:
     """Whether this chat is still to be begun. Raises NotFound where it is somebody else's, or was deleted."""
     if rows.owns_chat(account_id, chat_id):
         return False
-    if not rows.may_begin_chat(account_id, chat_id):
-        raise NotFound
-    return True
+    if rows.may_begin_chat(account_id, chat_id):
+        return True
+    if rows.owns_chat(account_id, chat_id):  # begun by another tab between the two looks: what is remembered is no snapshot
+        return False
+    raise NotFound
 
 
 def _begins(rows: Unit, wish: _Wish) -> bool:
