@@ -241,7 +241,7 @@ class History:
             raise NotSendable("A title needs at least one visible character.")
 
         def work(unit: Unit) -> None:
-            if not unit.owns_chat(actor.id, chat_id):
+            if not unit.holds_readable(actor.id, chat_id, self._since()):
                 raise NotFound
             unit.add_title(actor.id, chat_id, cleaned, self._now())
 
@@ -254,7 +254,7 @@ class History:
         now = self._now()
 
         def work(unit: Unit) -> None:
-            if not unit.delete_chat(actor.id, chat_id, now):
+            if not unit.holds_readable(actor.id, chat_id, self._since()) or not unit.delete_chat(actor.id, chat_id, now):
                 raise NotFound
             unit.append_audit(actor.id, "chat.deleted", now, subject=chat_id)
 

@@ -50,7 +50,7 @@ from chatpro.errors import (
     StoreUnavailable,
     TextNotStorable,
 )
-from chatpro.storage import Gap, Head, PurgeRun, Unit, migrate, witness
+from chatpro.storage import Gap, Head, PurgeRun, Unit, heap, migrate, witness
 from chatpro.storage.memory import Changes, Memory
 from chatpro.storage.rewrite import ROW_GROUP_ROWS, Purged, Rewrite
 
@@ -249,7 +249,8 @@ class DuckStore:
             raise PurgeFailed("A purge is running already.")
         try:
             self._drop_damaged_log()
-            return Rewrite(self, since, deleted, last=last, go_on=go_on, tell=tell, gentle=gentle).run()
+            with heap.handed_back():
+                return Rewrite(self, since, deleted, last=last, go_on=go_on, tell=tell, gentle=gentle).run()
         finally:
             self._purging.release()
 

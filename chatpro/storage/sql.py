@@ -358,6 +358,11 @@ class Unit:
         _, deleted = self._chats(account_id).get(chat_id, (None, True))
         return not deleted
 
+    def holds_readable(self, account_id: str, chat_id: str, since: datetime) -> bool:
+        """Whether there is such a chat, and something in it that was sent after `since`. Asked in one way for every id, whosever it is."""
+        there = self._one("SELECT 1 FROM messages WHERE account_id = ? AND chat_id = ? AND sent_at > ? LIMIT 1", account_id, chat_id, since)
+        return self.owns_chat(account_id, chat_id) and there is not None
+
     def may_begin_chat(self, account_id: str, chat_id: str) -> bool:
         """Whether no chat has this id, of whomever, also none that was deleted."""
         return chat_id not in self._chats(account_id) and self._one("SELECT 1 FROM chats WHERE id = ?", chat_id) is None

@@ -96,6 +96,25 @@ def test_a_closed_account_gets_a_sentence_and_nothing_else(house: House) -> None
     assert "Zanzibarmarker" not in words(test)
 
 
+@pytest.mark.fault(5, 113)
+def test_an_old_cookie_gets_a_sentence_and_a_new_sign_in_an_empty_account(house: House) -> None:
+    """After closing: the cookie of before opens and makes nothing; whoever signs in anew finds nothing of before but what was used this month."""
+    mara, said = person(house, "mara"), int(house.now().timestamp())
+    write_chat(house, mara, ("Zanzibarmarker", "Yes."), tokens=(700, 300))
+    house.accounts.close(mara)
+
+    test = arrive("account", "mara", iat=said - 60)
+    assert title_of(test) == "You are not signed in" and "Sign in anew to begin another one, with nothing in it." in words(test)
+    assert [b.label for b in test.button] == ["Sign in with another account"]
+
+    assert title_of(arrive("account", "mara", iat=said + 1)) == "Account"
+    house.accounts.entitle(person(house, "ada"), person(house, "mara").id, "Freelancer Plus", 200_000)
+    test = arrive("account", "mara", iat=said + 1)
+    assert "0 answers, 0 tokens and 1,000 that you used before under an account that you closed: what the meter shows." in words(test)
+    assert "1,000 of 200,000 tokens" in words(test) and "You were not asked yet." in words(test)
+    assert "Zanzibarmarker" not in words(arrive("history", "mara", iat=said + 1))
+
+
 @pytest.mark.fault(6)
 def test_a_session_from_before_signing_out_everywhere_shows_nothing(house: House) -> None:
     """Signed out from another browser: the next click here draws no page."""

@@ -14,6 +14,7 @@ from chatpro.bootstrap import House
 from chatpro.domain.chats import Column
 from chatpro.errors import NotFound, NotSendable
 from chatpro.models.scripted import ScriptedSource, scripted, words
+from chatpro.services.export import Form
 from chatpro.services.history import LISTED, View
 from chatpro.storage import duckdb as engine
 from tests.cast import build_house, person, write_chat
@@ -30,7 +31,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 @pytest.mark.fault(59)
 def test_what_is_past_its_days_can_be_read_nowhere_whether_or_not_a_purge_has_run(tmp_path: Path) -> None:
-    """Chat, title, draft and message: every read filters by age."""
+    """Chat, title, draft and message, in lists, search and export: every read filters by age, and it can't be renamed or deleted either."""
     house = build_house(tmp_path)
     mara = person(house, "mara")
     chat = write_chat(house, mara, ("An old question", "An old answer"))
@@ -42,6 +43,12 @@ def test_what_is_past_its_days_can_be_read_nowhere_whether_or_not_a_purge_has_ru
     with pytest.raises(NotFound):
         house.history.open(mara, chat)
     assert house.history.chats(mara) == [] and house.history.draft(mara, chat) is None
+    assert house.history.listing(mara, View()).rows == [] and house.history.search(mara, "old").hits == []
+    for act in (lambda: house.history.rename(mara, chat, "Mine"), lambda: house.history.delete(mara, chat)):
+        with pytest.raises(NotFound):
+            act()
+    with pytest.raises(NotFound):
+        house.export.order(mara, Form.MARKDOWN, (chat,))
     house.store.close()
 
 

@@ -7,6 +7,7 @@ the database's lock by closing the file again.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import subprocess
@@ -25,7 +26,7 @@ import pytest
 from chatpro.domain.accounts import Account
 from chatpro.domain.allowance import Accepted, SendKind
 from chatpro.errors import PurgeFailed, StoreUnavailable
-from chatpro.storage import Unit, rewrite
+from chatpro.storage import Unit, heap, rewrite
 from chatpro.storage import duckdb as engine
 from chatpro.storage.duckdb import DuckStore
 from chatpro.storage.rewrite import FATES, Kept, Rewritten, Swept
@@ -648,6 +649,30 @@ def test_a_block_that_the_disk_refused_is_in_use_for_nobody(small_disk: Path, ti
 
 
 # --- readers that never end -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(55)
+def test_memory_that_held_old_text_is_not_used_again_as_it_is(store: DuckStore) -> None:
+    """Blocks are not filled to the last byte. While a purge runs freed memory goes back to the system; before and after it, it stays at hand."""
+    call = heap._control()
+    if call is None:
+        pytest.skip("this engine's allocator can't be told")
+    kept = ctypes.c_ssize_t(-1)
+
+    def now(*told: object) -> int:
+        size = ctypes.c_size_t(ctypes.sizeof(kept))
+        assert call(b"arena.0.dirty_decay_ms", ctypes.byref(kept), ctypes.byref(size), None, 0) == 0
+        return kept.value
+
+    store.write(write_chats)
+    during: list[int] = []
+    before = now()
+    purge(store, tell=lambda *told: during.append(now()))
+    assert (before, set(during), now()) == (before, {0}, before) and before > 0
+
+    with pytest.raises(PurgeFailed):
+        purge(store, go_on=lambda: False)
+    assert now() == before
 
 
 def test_a_log_that_was_cut_is_kept_for_half_a_day_and_goes_with_a_purge(tmp_path: Path, store: DuckStore, monkeypatch: pytest.MonkeyPatch) -> None:
