@@ -47,6 +47,13 @@ def draw() -> None:
         f"An answer has at most {sizes.answer:,} tokens."
     )
 
+    st.header("Finding something again", anchor=False)
+    _text(
+        "A search looks through all that you wrote and were answered, earlier versions too, and the titles of your chats. Capitals and accents don't matter; "
+        'several words mean all of them in one message; "in quotes" means just these words one after the other. Every other sign means itself. '
+        "What you search for is kept nowhere on our side."
+    )
+
     st.header("What is used", anchor=False)
     used = ["Only what you type, and the chat it belongs to. Not your profile, your jobs, contracts or clients. Your words are not used to train a model."]
     if not house().model.is_local:
