@@ -134,7 +134,7 @@ def test_killed_at_each_step_of_a_send_nothing_is_pending_and_nothing_is_charged
     """After the restart: one usage entry for each answer, receipts = ledger = counter, text saved up to the last second, and a second start changes nothing."""
     chance = random.Random(11)
     counts = dict.fromkeys(AnswerState, 0)
-    for trial in range(trials(10, 200)):  # each step twice
+    for trial in range(trials(20, 200)):  # each step twice and more
         step, folder = STEPS[trial % len(STEPS)], shutil.copytree(fresh, tmp_path / str(trial))
         with Upstream() as upstream:
             answer_id = kill_at(step, nursery, folder, upstream, chance)
@@ -167,7 +167,7 @@ def test_killed_at_each_step_of_a_send_nothing_is_pending_and_nothing_is_charged
             assert house.answering.recover() == 0
         finally:
             asyncio.run(bootstrap.stop(house))
-    assert counts[AnswerState.INTERRUPTED] >= trials(3, 60) and counts[AnswerState.FINISHED] >= trials(2, 40)
+    assert counts[AnswerState.INTERRUPTED] >= trials(6, 60) and counts[AnswerState.FINISHED] >= trials(4, 40)
 
 
 def read_along(nursery: subprocess.Popen[str], folder: Path) -> tuple[list[float], float]:
