@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -114,6 +114,13 @@ def allowance_at(rows: Sequence[Entitlement], at: datetime) -> int:
     """The figure that was in force then, as it was known then; 0 where nothing was granted. For saying what part of it something was."""
     grant = grant_at([row for row in rows if row.recorded_at <= at], at)
     return grant.entitlement.allowance if grant.entitlement else 0
+
+
+def figure_in_cycle(rows: Sequence[Entitlement], ends_at: datetime, now: datetime) -> int | None:
+    """The figure in force now or, in a cycle that ended before, at its last instant; None without a plan. An answer that is settled after the renewal
+    must not warn of a figure that its own cycle never had."""
+    grant = grant_at(rows, min(now, ends_at - timedelta(microseconds=1)))
+    return grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from chatpro.domain.accounts import Consent, Entitlement, Grant, PlanState, consents_to, grant_at
+from chatpro.domain.accounts import Consent, Entitlement, Grant, PlanState, consents_to, figure_in_cycle, grant_at
 from chatpro.domain.allowance import (
     Accepted,
     Anchor,
@@ -263,7 +263,7 @@ class Books:
                 r.ends_at,
             )  # fmt: skip
         )
-        self._warn(counter, self.allowance or r.allowance, r.plan, r.ends_at)
+        self._warn(counter, figure_in_cycle(self.entitlements, counter.cycle.ends_at, r.ends_at) or r.allowance, r.plan, r.ends_at)
 
     def _warn(self, counter: Counter, allowance: int, plan: str, at: datetime) -> None:
         for kind in warnings_due(allowance, counter.used):

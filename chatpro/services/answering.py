@@ -32,7 +32,7 @@ from pathlib import Path
 
 from chatpro import tokens
 from chatpro.config import ROOT, Settings
-from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, grant_at
+from chatpro.domain.accounts import Account, Grant, PlanState, Role, consents_to, figure_in_cycle, grant_at
 from chatpro.domain.allowance import (
     Accepted,
     Anchor,
@@ -916,16 +916,16 @@ class Answering:
             if spent is not None and cost.counted == "estimated":
                 log.warning("answer %s: the provider's figures can't be (%s in, %s out), so it was counted here", call.answer_id, *map(_figure, spent))
         resolution = "settled" if text else "expired" if state is AnswerState.INTERRUPTED else "released"
-        used = unit.resolve(call, resolution, cost.total, now)
-        if used is None:
+        resolved = unit.resolve(call, resolution, cost.total, now)
+        if resolved is None:
             cost = Charge(0, 0, cost.counted, cost.total + cost.over_reserved)
         if cost.over_reserved:
             log.warning("answer %s: the provider claims %d tokens beyond what was reserved", call.answer_id, cost.over_reserved)
         unit.add_usage_entry(call, plan, cost, call.resent_tokens if text else 0, first_token_ms, whole_ms, state.value, now)
-        if used is None:
+        if resolved is None:
             return
-        grant = grant_at(unit.person(call.account_id).entitlements, now)
-        allowance = grant.entitlement.allowance if grant.state is PlanState.HAS and grant.entitlement else call.allowance
+        used, ends_at = resolved
+        allowance = figure_in_cycle(unit.person(call.account_id).entitlements, ends_at, now) or call.allowance
         for kind in warnings_due(allowance, used):
             unit.add_warning(call.account_id, call.cycle_starts_at, kind, allowance, plan, now)
 

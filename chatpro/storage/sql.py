@@ -790,18 +790,18 @@ class Unit:
         )  # fmt: skip
         return True
 
-    def resolve(self, call: Call, state: str, used: int, at: datetime) -> int | None:
+    def resolve(self, call: Call, state: str, used: int, at: datetime) -> tuple[int, datetime] | None:
         """Pending → settled, released or expired, once; the counter gives the reservation back and takes what was used. Returns what is used in
-        the cycle now, None when somebody was first."""
+        the cycle now and when it ends, None when somebody was first."""
         sql = "UPDATE reservations SET state = ?, resolved_at = ? WHERE id = ? AND state = 'pending' RETURNING id"
         if not self._write(sql, state, at, call.reservation_id):
             return None
         rows = self._write(
-            "UPDATE cycles SET reserved = reserved - ?, used = used + ? WHERE account_id = ? AND starts_at = ? RETURNING used",
+            "UPDATE cycles SET reserved = reserved - ?, used = used + ? WHERE account_id = ? AND starts_at = ? RETURNING used, ends_at",
             call.tokens, used, call.account_id, call.cycle_starts_at,
         )  # fmt: skip
         self._count(call.account_id, call.cycle_starts_at, used, -call.tokens)
-        return int(rows[0][0]) if rows else 0
+        return (int(rows[0][0]), _out(rows[0][1])) if rows else (0, at)  # a counter that is gone is reconcile's to make anew
 
     def add_usage_entry(
         self, call: Call, plan: str, charge: Charge, resent: int, first_token_ms: int | None, whole_ms: int, outcome: str, at: datetime

@@ -77,6 +77,7 @@ class Auditor:
         self.cycles: dict[datetime, Seen] = {}
         self.due: Count[tuple[datetime, str, int, datetime]] = Count()
         self.figure: int | None = None
+        self.figures: list[tuple[datetime, int | None]] = []
         self.yes = False
         self.limits: dict[datetime, int | None] = {}
         """Own limits by the cycle in which they hold."""
@@ -112,6 +113,7 @@ class Auditor:
 
     def _entitled(self, at: datetime, row) -> None:  # type: ignore[no-untyped-def]
         self.figure = row.allowance if row.ends_at is None else None
+        self.figures.append((at, self.figure))
         now = max((start for start in self.cycles if start <= at < self._cycle(at)[1]), default=None)
         if self.figure is not None and now is not None and self._cycle(at)[0] == now:
             self._warn(now, self.figure, at)
@@ -158,7 +160,8 @@ class Auditor:
         seen.used += total
         if call.last and total:
             seen.closed.add(call.allowance)
-        self._warn(call.cycle.starts_at, self.figure or call.allowance, at)
+        then = [figure for since, figure in self.figures if since < call.cycle.ends_at]  # not what was granted after the cycle's end
+        self._warn(call.cycle.starts_at, then[-1] or call.allowance, at)
 
     def _refused(self, at: datetime, row) -> None:  # type: ignore[no-untyped-def]
         if row.reason in ("plan_ended", "no_consent"):

@@ -15,7 +15,7 @@ from chatpro.errors import Busy, ModelProblem, NotFound, NotSendable, Problem, S
 from chatpro.models import Spent, Turn
 from chatpro.models.scripted import Crash, Ended, Fail, Gap, Hang, Hold, ScriptedModel, ScriptedSource, scripted, words
 from chatpro.services.answering import AskLast, InLine, NotSent, Sent
-from tests.cast import build_house, person, spend
+from tests.cast import PLAN, build_house, person, spend
 from tests.conftest import trials
 from tests.running import answer, assert_books_agree, ended, running, send, started, until
 
@@ -490,7 +490,7 @@ def test_the_last_message_is_asked_for_before_it_is_sent_and_then_it_is_the_last
 
         assert isinstance(sent, Sent)
         ended(house, mara, sent)
-        assert [w.kind for w in house.accounts.warnings(mara)][-1:] == ["last_message"] or "last_message" in {w.kind for w in house.accounts.warnings(mara)}
+        assert [w.kind for w in house.accounts.warnings(mara)] == ["75", "95", "last_message"]
         refused = house.answering.send(mara, chat, "One more", sent.answer_id)
         assert isinstance(refused, NotSent) and refused.reason == "no_tokens"
         assert house.history.draft(mara, chat) == "One more"
@@ -677,6 +677,25 @@ def test_what_was_reserved_in_one_cycle_and_settled_in_the_next_is_charged_to_th
         assert (after.cycle.starts_at, after.used, after.reserved) == (before.cycle.ends_at, 0, 0)
         (entry,) = house.accounts.receipts(mara)
         assert entry.cycle_starts_at == before.cycle.starts_at and entry.receipt.total > 0
+        assert_books_agree(house, mara)
+
+
+@pytest.mark.fault(44, 45)
+def test_what_is_settled_after_the_renewal_warns_of_no_figure_that_its_cycle_never_had(tmp_path: Path) -> None:
+    """Much less is granted from the renewal on: what the month before used is held against the figure that it had."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(("Late in the month", Hold(gate), Ended("stop")))) as house:
+        mara, ada = person(house, "mara"), person(house, "ada")
+        spend(house, mara, 20_000)
+        sent = send(house, mara, "Go")
+        before = house.accounts.meter(mara, house.answering.sizes())
+        assert before is not None and before.cycle is not None
+        house.now.at = before.cycle.ends_at  # type: ignore[attr-defined]
+        house.accounts.entitle(ada, mara.id, PLAN, 20_000)
+        gate.set()
+        ended(house, mara, sent)
+
+        assert house.accounts.warnings(mara) == []
         assert_books_agree(house, mara)
 
 

@@ -492,6 +492,7 @@ class Months(RuleBasedStateMachine):
         given = self.rows("SELECT cycle_starts_at, kind, allowance FROM warnings WHERE account_id = ?")
         assert len(set(given)) == len(given)
         for starts_at, kind, figure in given:
+            assert figure in self.in_force[starts_at.replace(tzinfo=UTC)], "warned under a figure that this cycle never had"
             if kind != "last_message":
                 assert used[starts_at] * 100 >= figure * int(kind), "warned too early"
         meter = self.meter
