@@ -12,13 +12,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
 from chatpro.config import Settings
 from chatpro.domain.accounts import Account, Role
+from chatpro.domain.allowance import Anchor, Cycle, cycle_at
 from chatpro.domain.chats import GONE_WITHIN, UNDO, readable_since
 from chatpro.domain.disputes import AuditEntry, first_broken
 from chatpro.errors import Busy, ChatProError, NotAllowed, PurgeFailed
@@ -157,6 +158,7 @@ class Housekeeping:
         # Asked again inside the unit: a send may have moved the counter since, and that is no difference.
         differing = unit.counters_that_differ()
         for account_id, starts_at, used, reserved, true_used, true_reserved in differing:
+            unit.open_cycle(account_id, _cycle_from(unit, account_id, starts_at))  # where it is gone; without it all would be there to use again
             unit.set_counter(account_id, starts_at, true_used, true_reserved)
             figures = f"cycle {starts_at:%Y-%m-%d %H:%M}: used {used} to {true_used}, reserved {reserved} to {true_reserved}"
             unit.append_audit("housekeeping", "counter.repaired", self._now(), subject=account_id, reason=figures)
@@ -304,3 +306,9 @@ class Housekeeping:
             late_messages=late_messages,
             late_chats=late_chats,
         )
+
+
+def _cycle_from(unit: Unit, account_id: str, starts_at: datetime) -> Cycle:
+    """The cycle that began then. By its middle, since the rules of its zone may have changed since."""
+    anchor = unit.anchor(account_id) or Anchor(starts_at.date(), "UTC")
+    return replace(cycle_at(anchor, starts_at + timedelta(days=14)), starts_at=starts_at)

@@ -890,18 +890,20 @@ class Unit:
         return [_call(r) for r in self._all(self._CALL + "WHERE r.state = 'pending' AND r.expires_at <= ?", now)]
 
     def counters_that_differ(self) -> list[tuple[str, datetime, int, int, int, int]]:
-        """Reconcile: (account, cycle start, used, reserved, used by the ledger, reserved by pending rows) wherever the counter is wrong."""
+        """Reconcile: (account, cycle start, used, reserved, used by the ledger, reserved by pending rows) wherever the counter is wrong, or gone."""
         sql = """
-            SELECT c.account_id, c.starts_at, c.used, c.reserved, coalesce(u.tokens, 0) + coalesce(k.tokens, 0), coalesce(p.tokens, 0)
-            FROM cycles c
-            LEFT JOIN (
-                SELECT account_id, cycle_starts_at, sum(tokens_in + tokens_out) AS tokens FROM usage_entries GROUP BY account_id, cycle_starts_at
-            ) u ON u.account_id = c.account_id AND u.cycle_starts_at = c.starts_at
-            LEFT JOIN (
-                SELECT account_id, cycle_starts_at, sum(tokens) AS tokens FROM reservations WHERE state = 'pending' GROUP BY account_id, cycle_starts_at
-            ) p ON p.account_id = c.account_id AND p.cycle_starts_at = c.starts_at
-            LEFT JOIN carried_usage k ON k.account_id = c.account_id AND k.cycle_starts_at = c.starts_at
-            WHERE c.used <> coalesce(u.tokens, 0) + coalesce(k.tokens, 0) OR c.reserved <> coalesce(p.tokens, 0)
+            WITH due AS (
+                SELECT account_id, cycle_starts_at AS starts_at, sum(used) AS used, sum(reserved) AS reserved
+                FROM (
+                    SELECT account_id, cycle_starts_at, tokens_in + tokens_out AS used, 0 AS reserved FROM usage_entries
+                    UNION ALL SELECT account_id, cycle_starts_at, 0, tokens FROM reservations WHERE state = 'pending'
+                    UNION ALL SELECT account_id, cycle_starts_at, tokens, 0 FROM carried_usage
+                ) AS sources GROUP BY account_id, cycle_starts_at
+            )
+            SELECT coalesce(c.account_id, d.account_id), coalesce(c.starts_at, d.starts_at), coalesce(c.used, 0), coalesce(c.reserved, 0),
+                   coalesce(d.used, 0), coalesce(d.reserved, 0)
+            FROM cycles c FULL JOIN due d ON d.account_id = c.account_id AND d.starts_at = c.starts_at
+            WHERE c.used IS NULL OR c.used <> coalesce(d.used, 0) OR c.reserved <> coalesce(d.reserved, 0)
         """
         return [(r[0], _out(r[1]), r[2], r[3], int(r[4]), int(r[5])) for r in self._all(sql)]
 
@@ -911,9 +913,13 @@ class Unit:
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
     def set_counter(self, account_id: str, cycle_starts_at: datetime, used: int, reserved: int) -> None:
-        """Put the counter to what the ledger and the pending reservations say."""
+        """Put the counter to what the ledger and the pending reservations say; the largest figure it knows is no smaller than any of theirs."""
         self._changes(account_id, CYCLE, cycle_starts_at.isoformat())
-        self._write("UPDATE cycles SET used = ?, reserved = ? WHERE account_id = ? AND starts_at = ?", used, reserved, account_id, cycle_starts_at)
+        key = (account_id, cycle_starts_at)
+        row = self._one("SELECT max(allowance) FROM reservations WHERE account_id = ? AND cycle_starts_at = ?", *key)
+        highest = (row[0] if row else None) or 0
+        sql = "UPDATE cycles SET used = ?, reserved = ?, highest = greatest(coalesce(highest, 0), ?) WHERE account_id = ? AND starts_at = ?"
+        self._write(sql, used, reserved, highest, *key)
 
     # --- audit ------------------------------------------------------------------------------------------------------
 

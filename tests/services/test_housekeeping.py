@@ -58,6 +58,23 @@ def test_a_wrong_counter_is_put_right_and_recorded(house: House) -> None:
 
 
 @pytest.mark.fault(52)
+def test_a_counter_that_is_gone_is_made_anew_from_the_ledger(house: House) -> None:
+    """With its month and the largest figure it had: nobody gets a second allowance because a row was lost."""
+    tomas = person(house, "tomas")
+    before = house.store.read(lambda rows: rows._all("SELECT * FROM cycles WHERE account_id = ?", tomas.id))
+    house.store.write(lambda unit: unit._all("DELETE FROM cycles WHERE account_id = ?", tomas.id))
+    assert house.housekeeping.report(person(house, "ada")).counters_that_differ == 1
+
+    assert house.housekeeping.reconcile() == 1
+    assert house.housekeeping.reconcile() == 0
+
+    assert house.store.read(lambda rows: rows._all("SELECT * FROM cycles WHERE account_id = ?", tomas.id)) == before
+    assert "used 0 to 193640" in (house.store.read(lambda rows: rows.audit_entries())[-1].reason or "")
+    meter = house.accounts.meter(tomas, house.answering.sizes())
+    assert meter is not None and meter.used == 193_640
+
+
+@pytest.mark.fault(52)
 def test_a_repair_stands_on_the_operations_report(house: House) -> None:
     """First as a counter out of step, then as one that was put right, with its figures."""
     ada = person(house, "ada")
