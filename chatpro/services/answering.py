@@ -171,6 +171,11 @@ class _Wish:
     edits: Message | None = None
     question: Message | None = None
 
+    @property
+    def worded(self) -> bool:
+        """Whether the person has just written these words, a message's new ones too: they must outlive a refusal and a reload."""
+        return self.keep or self.edits is not None
+
 
 class LiveAnswer:
     """An answer being written, or waited for. `text` only grows and may be read from any thread, like `ahead`: how many go before it
@@ -538,7 +543,7 @@ class Answering:
         with self._lock:
             if found := self._waiting(live):
                 return found
-        if wish.keep or wish.edits is not None:
+        if wish.worded:
             self._store.write(lambda unit: self._keep_draft(unit, live.account_id, live.chat_id, wish.text))
         with self._lock:
             if found := self._waiting(live):
@@ -664,7 +669,7 @@ class Answering:
         turns = [_turn(m) for m in reversed(worded[len(worded) - len(costs) :])]
         draft = tokens.count_turns((Turn("user", wish.text),), model.card.tokenizer)
         self._keep_cost(wish.question.id if wish.question else wish.request, model.card.tokenizer, draft)  # its message has just these words
-        return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.keep)
+        return _Offer(model.name, wish.text, parent, wish.question.id if wish.question else None, turns, costs, draft, sizes, wish.worded)
 
     def _accept(self, unit: Unit, live: LiveAnswer, offer: _Offer) -> _HandOver | Sent | NotSent | AskLast | Wait:
         """The one unit of work before the model is called: who, may they, is it new, is there room; then reservation, message and answer together.

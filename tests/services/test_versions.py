@@ -10,7 +10,7 @@ import pytest
 from chatpro.domain.chats import AnswerState, Message
 from chatpro.errors import Busy, NotFound, Problem
 from chatpro.models.scripted import Ended, Fail, Hold, ScriptedModel, ScriptedSource, scripted, words
-from chatpro.services.answering import Sent
+from chatpro.services.answering import NotSent, Sent
 from chatpro.services.history import Opened
 from tests.cast import person
 from tests.running import assert_books_agree, ended, running, send, until
@@ -139,6 +139,26 @@ def test_a_failed_edit_stays_and_can_be_tried_again(tmp_path: Path) -> None:
         now = house.history.open(mara, first.chat_id)
         assert texts(now) == ["B", "Two."] and number(now, 0) == "2 of 2" and number(now, 1) == "1 of 1"
         assert_books_agree(house, mara)
+
+
+def test_new_words_that_were_refused_are_kept_and_count_as_one_draft(tmp_path: Path) -> None:
+    """Over a reload too, like any refused draft; sent at last, they are no draft any more."""
+    with running(tmp_path, scripted(words("One."), words("Two."))) as house:
+        mara = person(house, "mara")
+        first = send(house, mara, "A")
+        ended(house, mara, first)
+        message = house.history.open(mara, first.chat_id).messages[0]
+        house.accounts.set_own_limit(mara, 0)
+        outcomes = [house.answering.edit(mara, first.chat_id, message.id, "A in other words") for _ in range(2)]
+
+        assert all(isinstance(o, NotSent) and o.reason == "own_limit" for o in outcomes)
+        assert house.history.draft(mara, first.chat_id) == "A in other words"
+        refusals = house.store.read(lambda rows: rows.refusals(mara.id))
+        assert len(refusals) == 2 and len({draft_id for _, _, draft_id, _ in refusals}) == 1
+        house.accounts.lift_own_limit(mara)
+        edited = house.answering.edit(mara, first.chat_id, message.id, "A in other words")
+        assert isinstance(edited, Sent) and ended(house, mara, edited).text == "Two."
+        assert house.history.draft(mara, first.chat_id) is None
 
 
 def test_the_running_answer_is_known_also_while_another_version_is_read(tmp_path: Path) -> None:
