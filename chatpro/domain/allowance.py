@@ -194,15 +194,15 @@ def decide(sizes: Sizes, standing: Standing, draft: int, history: Sequence[int])
     base = sizes.instructions + draft
     ordinary = r - s - sizes.instructions - max(draft, DRAFT_AT_LEAST)  # what an ordinary send may use beside that
     fits_after = sizes.longest_draft
-    wanted = base + sizes.answer
+    fits_now = 0 if is_closed(sizes, standing) else max(0, min(r - sizes.answer_min - sizes.instructions, fits_after))
 
     def refused(reason: str) -> Refused:
-        return Refused(reason, wanted, max(0, min(r - sizes.answer_min - sizes.instructions, fits_after)), fits_after)
+        return Refused(reason, base + sizes.answer, fits_now, fits_after)
 
     if base > sizes.prompt_cap:
         return refused("too_long")
     if is_closed(sizes, standing):
-        return Refused("no_tokens", wanted, 0, fits_after)
+        return refused("no_tokens")
 
     offered, usual = _fitting(history, min(sizes.history, sizes.prompt_cap - base)), remembered(sizes, history)
     if not standing.last_warned:

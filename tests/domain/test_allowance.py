@@ -226,6 +226,7 @@ def test_after_a_charged_last_message_the_cycle_is_closed_until_the_allowance_is
     raised_too_little = Standing(200_500, 199_000, 0, last_charged_before=True, highest=200_500)
 
     assert isinstance(decide(SIZES, closed, 100, []), Refused) and decide(SIZES, closed, 100, []).reason == "no_tokens"  # type: ignore[union-attr]
+    assert decide(SIZES, closed, 7_000, []) == Refused("too_long", 7_000 + 300 + 1_500, 0, SIZES.longest_draft), "shortened it would not go either"
     assert isinstance(decide(SIZES, raised, 100, []), Accepted)
     assert isinstance(decide(SIZES, raised_too_little, 100, []), Refused)
 
