@@ -229,9 +229,12 @@ def gave_way(message: Message) -> str:
     facts = message.answer
     if facts is None:
         return ""
+    said = []
     if facts.left_out:
-        return "Older messages of this chat were left out so that this one fitted: the answer does not remember them."
-    return "This answer had less room than usual, so that it fitted into what was left of the month." if facts.shortened else ""
+        said.append("Older messages of this chat were left out so that this one fitted: the answer does not remember them.")
+    if facts.shortened:
+        said.append("This answer had less room than usual, so that it fitted into what was left of the month.")
+    return " ".join(said)
 
 
 def _what_happened(message: Message, model: str) -> str:

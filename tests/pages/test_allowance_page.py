@@ -281,6 +281,17 @@ def test_when_most_of_a_message_was_sent_before_it_is_said_with_what_a_fresh_cha
     assert "More than half" not in words(page("chat", "mara", chat=resent(house, mara, 1_800, 1_000, 200)))
 
 
+@pytest.mark.parametrize(("left_out", "shortened"), [(3, False), (0, True), (3, True), (0, False)])
+def test_what_gave_way_to_a_message_is_said_under_its_answer(house: House, left_out: int, shortened: bool) -> None:
+    """Older messages, the length of the answer, or both."""
+    mara = person(house, "mara")
+    chat = write_chat(house, mara, ("Go on", "Gladly."))
+    house.store.write(lambda unit: unit._all("UPDATE answers SET left_out = ?, shortened = ?", left_out, shortened))
+    text = words(page("chat", "mara", chat=chat))
+    assert ("Older messages of this chat were left out so that this one fitted" in text) == bool(left_out)
+    assert ("This answer had less room than usual" in text) == shortened
+
+
 def test_a_fresh_chat_begins_with_what_was_picked_and_nothing_is_sent(house: House) -> None:
     """In the composer, kept as that chat's draft over a reload."""
     mara = person(house, "mara")
