@@ -22,7 +22,7 @@ from chatpro.services.accounts import GivenWarning, Meter, UsageEntry
 from chatpro.web import gate, live, parts, places, server
 
 USED = {"95": ("warning", "95 % of this month is used."), "75": ("info", "75 % of this month is used.")}
-AFTERWARDS = "Afterwards you can still read and copy your chats."
+AFTERWARDS = "Afterwards you can still read, search and export your chats."
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _blocked(account: Account, ends_at: datetime, kept: bool) -> None:
     """Sending is over until the renewal: a heading, the instant, and how long that is. No red field: it is nobody's fault."""
     number, unit = parts.until(ends_at)
     when, zone = parts.opens_at(ends_at, account), account.zone.replace("Etc/UTC", "UTC")
-    draft = "Nothing was sent; your text is kept here." if kept else "Your chats stay here to read and copy, and a draft is kept."
+    draft = "Nothing was sent; your text is kept here." if kept else "Your chats stay here to read, search and export, and a draft is kept."
     st.html(
         f'<div class="blocked"><div class="say" role="alert"><b>This month\'s allowance is used up.</b>'
         f"<span>You can write again on {escape(when)} ({escape(zone)}). {escape(draft)}</span></div>"

@@ -293,7 +293,7 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     ask = first.notice("last")
     expect(ask).to_contain_text("This is your last message until")
     expect(ask).to_contain_text("can use all that is left")
-    expect(ask).to_contain_text("what it leaves expires. Afterwards you can still read and copy your chats.")
+    expect(ask).to_contain_text("what it leaves expires. Afterwards you can still read, search and export your chats.")
     expect(first.box).to_have_value("How do I word the handover")
     first.shot("3-asked-before-the-last")
     page.get_by_role("button", name="Keep writing").click()

@@ -126,7 +126,7 @@ def test_that_the_next_message_is_the_last_is_said_with_all_that_it_means(house:
 
     assert notices(test) == [
         "Your next message is the last one until 21 December. It can use up to 2,000 tokens; what it leaves expires. "
-        "Afterwards you can still read and copy your chats."
+        "Afterwards you can still read, search and export your chats."
     ]
     assert not any(str(b.key).startswith("seen_") for b in test.button)
     assert "1 message left" in words(test)
@@ -153,7 +153,7 @@ def test_at_the_end_only_sending_is_off(house: House) -> None:
 
     text = words(test)
     assert "This month's allowance is used up. You can write again on Mon 21 December at 00:00 (Europe/Stockholm)." in text
-    assert "Your chats stay here to read and copy, and a draft is kept." in text and "At the milestones." in text
+    assert "Your chats stay here to read, search and export, and a draft is kept." in text and "At the milestones." in text
     assert "<b>28</b><small>days</small>" in html_of(test) and 'role="timer"' in html_of(test)
     assert (test.chat_input[0].placeholder, test.chat_input[0].disabled) == ("Sending opens again on 21 December", False)
     assert "No message left" in text
