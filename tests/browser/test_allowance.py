@@ -306,8 +306,8 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     assert len(upstream.asked) == asked + 1
     first.shot("4-used-up")
     second.page.get_by_role("link", name="Account", exact=True).click()
-    expect(second.page.get_by_text("The message was the last one of its month, of 12,000 tokens")).to_be_visible()
-    for warning in ("75 % of the allowance was used", "95 % of the allowance was used"):
+    expect(second.page.get_by_text("The last message of a month with 12,000 tokens was sent")).to_be_visible()
+    for warning in ("75 % of 12,000 tokens were used", "95 % of 12,000 tokens were used"):
         expect(second.page.get_by_text(warning)).to_be_visible()
 
     # Only sending is off: the chat is read, a refused draft stays over a reload, receipts add up to the meter.
