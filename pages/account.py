@@ -20,7 +20,7 @@ from chatpro.web.parts import house
 account = gate.page("account")
 
 PAGE = 50
-WARNED = {"75": "75 % of the allowance was used", "95": "95 % of the allowance was used", "last_message": "The message was the last one of its month"}
+WARNED = {"75": "75 % of {} tokens were used", "95": "95 % of {} tokens were used", "last_message": "The last message of a month with {} tokens was sent"}
 ROLES = {role: word for role, (_, word) in doors.SEES.items()}
 
 
@@ -129,7 +129,7 @@ def _warnings(given: list[GivenWarning]) -> None:
 
 
 def _warning_html(row: GivenWarning) -> str:
-    fact = f"{WARNED.get(row.kind, row.kind)}, of {row.allowance:,} tokens"
+    fact = WARNED.get(row.kind, row.kind).format(f"{row.allowance:,}")
     return f"<li>{escape(fact)} <small>{escape(parts.moment(row.at, account))}</small></li>"
 
 

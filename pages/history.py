@@ -147,7 +147,8 @@ def _found(looked: Looked) -> Results:
         return Results("There is nothing older that has all of this.")
     days = house().settings.retention_days
     return Results(
-        f"Nothing of yours has “{looked.words}”.", f"Every word has to be in the same message: with fewer words you find more. What is older than {days} days is gone."
+        f"Nothing of yours has “{looked.words}”.",
+        f"Every word has to be in the same message: with fewer words you find more. What is older than {days} days is gone.",
     )
 
 

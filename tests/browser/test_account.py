@@ -101,6 +101,10 @@ def test_the_page_has_no_fault_on_a_phone_and_fits_it(server: Server, new_page: 
 
     assert faults_of(page) == []
     assert page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollWidth") == 320
+    menu = page.get_by_test_id("stMainMenu").bounding_box()
+    assert menu is not None and menu["x"] + menu["width"] <= 320, "light or dark is chosen there"
+    name = "() => getComputedStyle(document.querySelector('[data-testid=stHeader] :has(>.stLogo)'), '::after').content"
+    assert page.evaluate(name) == '"Chat Pro"', "beside the mark on every page, not on the first one alone"
     page.get_by_label(re.compile("to confirm")).fill("close my account")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Your account is closed")).to_be_visible()

@@ -206,17 +206,22 @@ def test_a_fresh_chat_takes_along_what_was_picked_and_sends_nothing(server: Cloc
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_any_state_of_the_allowance(server: Clocked, upstream: Upstream, new_page: Callable[..., Any], scheme: str) -> None:
-    """75 %, picking for a fresh chat, the next one is the last, asked before it, used up, its receipts."""
-    tab = Tab(new_page(color_scheme=scheme, reduced_motion="reduce"), server, "mara")
+    """75 %, 95 %, picking for a fresh chat, the next one is the last, asked before it, used up, its receipts."""
+    who = {"light": "mara", "dark": "tomas"}[scheme]  # each uses up a month
+    tab = Tab(new_page(color_scheme=scheme, reduced_motion="reduce"), server, who)
     page = tab.page
     tab.box.wait_for()
     tab.rest()
-    server.grant("mara", tab.used + 50_000)
+    server.grant(who, tab.used + 50_000)
     used, found = tab.used, {}
-    server.grant("mara", used * 100 // 76)
+    server.grant(who, used * 100 // 76)
     expect(tab.notice("75")).to_be_visible()
     found["75"] = faults_of(page)
-    server.grant("mara", used + 30_000)
+    server.grant(who, used * 100 // 96)
+    expect(tab.notice("95")).to_contain_text("95 % of this month is used. About")
+    found["95"] = faults_of(page)
+    tab.shot(f"95-{scheme}")
+    server.grant(who, used + 30_000)
     page.locator("nav[aria-label=Chats] a").first.click()
     page.get_by_role("button", name="Menu", exact=True).click()
     page.get_by_role("button", name="Take parts into a new chat").click()
@@ -224,7 +229,7 @@ def test_axe_finds_nothing_in_any_state_of_the_allowance(server: Clocked, upstre
     expect(page.get_by_text("1 message picked")).to_be_visible()
     found["picking"] = faults_of(page)
     page.get_by_role("button", name="Cancel").click()
-    server.grant("mara", used + 1_700)
+    server.grant(who, used + 1_700)
     expect(tab.notice("last")).to_be_visible()
     found["last"] = faults_of(page)
     tab.write("And the last one")
@@ -306,8 +311,8 @@ def test_the_month_of_one_person_in_two_tabs(server: Clocked, upstream: Upstream
     assert len(upstream.asked) == asked + 1
     first.shot("4-used-up")
     second.page.get_by_role("link", name="Account", exact=True).click()
-    expect(second.page.get_by_text("The message was the last one of its month, of 12,000 tokens")).to_be_visible()
-    for warning in ("75 % of the allowance was used", "95 % of the allowance was used"):
+    expect(second.page.get_by_text("The last message of a month with 12,000 tokens was sent")).to_be_visible()
+    for warning in ("75 % of 12,000 tokens were used", "95 % of 12,000 tokens were used"):
         expect(second.page.get_by_text(warning)).to_be_visible()
 
     # Only sending is off: the chat is read, a refused draft stays over a reload, receipts add up to the meter.

@@ -115,7 +115,7 @@ def test_opting_out_is_one_click_and_acts_at_once(house: House) -> None:
 
 def test_warnings_stand_there_with_their_time(house: House) -> None:
     """Tomás was warned twice, Mara never."""
-    assert "75 % of the allowance was used, of 200,000 tokens 21 November 2026, 10:15" in words(page("account", "tomas"))
+    assert "75 % of 200,000 tokens were used 21 November 2026, 10:15" in words(page("account", "tomas"))
     assert "None was given." in words(page("account", "mara"))
 
 

@@ -87,7 +87,7 @@ def test_a_warning_is_shown_on_every_page_of_its_owner_until_it_is_put_away(hous
     assert notices(test) == []
     for other in OWN_PAGES:
         assert notices(page(other, "mara")) == []
-    assert "75 % of the allowance was used, of 200,000 tokens" in words(page("account", "mara"))
+    assert "75 % of 200,000 tokens were used" in words(page("account", "mara"))
 
 
 @pytest.mark.fault(45)
@@ -98,7 +98,7 @@ def test_of_two_warnings_that_fell_due_at_once_one_is_shown_and_the_weaker_never
     assert len(notices(test)) == 1 and notices(test)[0].startswith("95 % of this month is used.")
     test.button(key="seen_95").click().run()
     assert notices(test) == []
-    assert "75 % of the allowance was used" in words(page("account", "mara")) and "95 % of the allowance was used" in words(page("account", "mara"))
+    assert "75 % of 200,000 tokens were used" in words(page("account", "mara")) and "95 % of 200,000 tokens were used" in words(page("account", "mara"))
 
 
 def test_a_warning_of_last_month_is_not_shown_in_this_one(house: House) -> None:
