@@ -148,7 +148,7 @@ def _found(looked: Looked) -> Results:
     days = house().settings.retention_days
     return Results(
         f"Nothing of yours has “{looked.words}”.",
-        f"Every word has to be in the same message: with fewer words you find more. What is older than {days} days is gone.",
+        f"All words have to be in one message: with fewer you find more. What is older than {days} days is gone.",
     )
 
 
