@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -497,6 +498,30 @@ def test_the_last_message_is_asked_for_before_it_is_sent_and_then_it_is_the_last
         assert_books_agree(house, mara)
 
 
+@pytest.mark.fault(45)
+def test_pages_are_told_of_a_last_message_and_of_each_settlement_after_its_commit(tmp_path: Path) -> None:
+    """Whoever looks at once sees the new figures and the warnings that came with them."""
+    gate = threading.Event()
+    with running(tmp_path, scripted(("The ", Hold(gate), "end.", Ended("stop")))) as house:
+        mara, told = person(house, "mara"), list[tuple[str, str, set[str], int]]()
+        spend(house, mara, 198_000)
+
+        def look(account_id: str, answer_id: str) -> None:
+            told.append((account_id, answer_id, {w.kind for w in house.accounts.warnings(mara)}, len(house.accounts.receipts(mara))))
+
+        house.answering.on_allowance.append(look)
+        chat = house.answering.new_chat_id()
+        ask = house.answering.send(mara, chat, "Last", None)
+        assert isinstance(ask, AskLast) and told == []
+        sent = house.answering.send(mara, chat, "Last", None, ask.yes)
+        assert isinstance(sent, Sent)
+        gate.set()
+        ended(house, mara, sent)
+
+        kinds = {"75", "95", "last_message"}
+        assert told == [(mara.id, sent.answer_id, kinds, 1), (mara.id, sent.answer_id, kinds, 2)]
+
+
 def test_a_yes_to_another_message_is_no_yes(tmp_path: Path) -> None:
     """It is bound to the request and the cycle it was asked for."""
     with running(tmp_path, scripted()) as house:
@@ -614,18 +639,20 @@ def test_a_reservation_that_expired_first_is_not_charged_by_the_settlement_that_
 
 @pytest.mark.fault(42)
 def test_a_clock_set_back_opens_no_second_cycle_and_repeats_no_warning(tmp_path: Path) -> None:
-    """An hour, a day, forty days: usage stays in the newest cycle that was used."""
-    with running(tmp_path, scripted(words("One."), words("Two."), words("Three."))) as house:
+    """By forty days, into a cycle that was used before: usage stays in the newest one."""
+    with running(tmp_path, scripted(words("One."), words("Two."))) as house:
         mara = person(house, "mara")
+        spend(house, mara, 1_000, at=house.now() - timedelta(days=60))
+        spend(house, mara, 151_000, at=house.now())
         ended(house, mara, send(house, mara, "Now"))
-        before = house.accounts.meter(mara, house.answering.sizes())
+        before, warned = house.accounts.meter(mara, house.answering.sizes()), house.accounts.warnings(mara)
         house.now.forward(days=-40)  # type: ignore[attr-defined]
-        house.store.write(lambda unit: unit.add_entitlement(mara.id, "Freelancer Plus", 200_000, house.now(), None, house.now()))
         sent = send(house, mara, "Then")
         until(lambda: house.answering.watch(mara.id, sent.answer_id) is None)
         after = house.accounts.meter(mara, house.answering.sizes())
 
         assert before is not None and after is not None and after.cycle == before.cycle and after.used > before.used
+        assert house.accounts.warnings(mara) == warned and [w.kind for w in warned] == ["75"]
         assert_books_agree(house, mara)
 
 
