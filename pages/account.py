@@ -65,7 +65,7 @@ def _zone() -> None:
     st.selectbox("Time zone for dates", names, index=names.index(now), key="zone", on_change=keep, width=340)
     if account.has(Role.FREELANCER):
         parts.note("Dates on all pages are written in this zone. The day on which the allowance renews stays as it is.")
-    parts.note("Light or dark: in the menu behind the three dots at the top right of every page.")
+    parts.looks()
 
 
 # --- Plan and allowance -----------------------------------------------------------------------------------------------

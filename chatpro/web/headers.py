@@ -48,7 +48,8 @@ _STATIC = Path(__file__).parent / "static"
 class Headers:
     """ASGI middleware around the whole app.
 
-    `frame_ancestors`: origins whose pages may frame this one (none by default). `preload`: modules that the page will need.
+    `frame_ancestors`: origins whose pages may frame this one (none by default). `preload`: modules that the page will need;
+    `first`: programs that run before anything else does.
     `pages`: the names that addresses of pages have; another one is told so, in our words and with the status it should have.
     """
 
@@ -59,13 +60,14 @@ class Headers:
         *,
         frame_ancestors: Iterable[str] = (),
         preload: Iterable[str] = (),
+        first: Iterable[str] = (),
         pages: Iterable[str] = (),
         base_path: str | None = None,
     ) -> None:
         self.app, self.settings = app, settings
         self.pages = frozenset(pages)
         self.frame_ancestors = tuple(frame_ancestors)
-        self.preload = tuple(preload)
+        self.preload, self.first = tuple(preload), tuple(first)
         self._demo_closed = settings.demo and not (settings.demo_open and settings.demo_open_confirmed)
         self._base_path = base_path
         self._script_hashes = " ".join(f"'sha256-{digest}'" for digest in inline_script_hashes())
@@ -168,6 +170,7 @@ class Headers:
         base = self.base_path()
         links = [
             f'<link rel="stylesheet" href="{base}/app/static/looks.css?v={self._looks_version}">',
+            *(f'<script src="{html.escape(path)}"></script>' for path in self.first),
             f"<style>:root{{--cp-name:{_css_string(self.settings.product_name)}}}</style>",
             f'<link rel="shortcut icon" href="{base}/app/static/mark.svg">',
             f'<link rel="preload" href="{base}/app/static/inter-latin-wght-normal.woff2" as="font" type="font/woff2" crossorigin>',

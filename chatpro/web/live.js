@@ -1129,6 +1129,7 @@ class Hands {
       closePanelOnPhones();
     }
     if (data.news !== undefined) due.set(data.due ?? null, data.now);
+    hold(markLook, 500);
     if (this.line?.url === data.page_url) return;
     this.line?.leave(this);
     this.line = Line.at(data.page_url);
@@ -1139,6 +1140,8 @@ class Hands {
     const at = event.target;
     if (!(at instanceof Element)) return;
     if (at.closest(".st-key-earlier button")) return keepPlace();
+    const look = at.closest("button[data-look]");
+    if (look) return choose(look.dataset.look);
     const card = at.closest("[class*=st-key-card_]")?.querySelector("[data-words]");
     if (card && composer()?.value.trim()) return this.append(event, card.dataset.words);
     const button = at.closest("button[data-act]");
@@ -1241,6 +1244,19 @@ function putBack(words) {
   if (!box || box.value.includes(words)) return false;
   fill(box, box.value.trim() ? `${words}\n\n${box.value}` : words);
   return true;
+}
+
+/** Light or dark, for all pages: theme.js reads it before the next one starts. */
+function choose(look) {
+  for (const key of Object.keys(localStorage)) if (key.startsWith("stActiveTheme-")) localStorage.removeItem(key);
+  localStorage.setItem("chatpro-theme", JSON.stringify(look));
+  location.reload();
+}
+
+function markLook() {
+  const buttons = document.querySelectorAll("button[data-look]");
+  const chosen = buttons.length ? JSON.parse(localStorage.getItem("chatpro-theme") ?? '"System"') : null;
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.look === chosen));
 }
 
 /** Where a person goes on after the buttons that ask something: to write, or to the answer that loses nothing. */

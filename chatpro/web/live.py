@@ -27,6 +27,7 @@ from chatpro.web.headers import FOREVER
 _HERE = Path(__file__).parent
 _FILES = {
     "live.js": "text/javascript; charset=utf-8",
+    "theme.js": "text/javascript; charset=utf-8",
     "live.css": "text/css; charset=utf-8",
     "vendor/streaming-markdown/smd.js": "text/javascript; charset=utf-8",
 }
@@ -47,8 +48,10 @@ async def _serve(request: Request) -> Response:
     return Response(_BODIES[name], headers={"content-type": _FILES[name], "cache-control": FOREVER})
 
 
-MODULES = tuple(f"{base_path()}/live/{_VERSION}/{name}" for name in _FILES if name.endswith(".js"))
+MODULES = tuple(f"{base_path()}/live/{_VERSION}/{name}" for name in _FILES if name.endswith(".js") and name != "theme.js")
 """For `Headers(preload=…)`: the browser fetches them while Streamlit starts, so that the first word need not wait."""
+FIRST = (f"{base_path()}/live/{_VERSION}/theme.js",)
+"""For `Headers(first=…)`: it knows whether the page is to be light or dark before Streamlit asks."""
 route = Route(f"{base_path()}/live/{{version}}/{{name:path}}", _serve)
 
 _component = st.components.v2.component(

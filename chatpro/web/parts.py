@@ -166,6 +166,14 @@ def note(text: str) -> None:
     st.html(f'<p class="note">{escape(text)}</p>')
 
 
+def looks() -> None:
+    """Light, dark, or as the system says: kept in the browser, by the page's program (live.js), which knows what is chosen."""
+    choices = (("System", "As the system"), ("Light", "Light"), ("Dark", "Dark"))
+    buttons = "".join(f'<button type="button" data-look="{escape(value)}" aria-pressed="false">{escape(label)}</button>' for value, label in choices)
+    st.html(f'<div class="looks"><span id="looks">Looks</span><div role="group" aria-labelledby="looks">{buttons}</div></div>')
+    note("In this browser, on all pages.")
+
+
 def notice(
     kind: str,
     icon: str,

@@ -123,7 +123,7 @@ def routes() -> list[BaseRoute]:
 def middleware() -> list[Middleware]:
     """Headers on every response, the demo's refusal of strangers, and its memory."""
     remember = [Middleware(RememberSample)] if settings().demo else []
-    return [Middleware(Headers, settings=settings(), preload=(*live.MODULES, *panel.MODULES), pages=places.PLACES), *remember]
+    return [Middleware(Headers, settings=settings(), preload=(*live.MODULES, *panel.MODULES), first=live.FIRST, pages=places.PLACES), *remember]
 
 
 async def livez(_: Request) -> JSONResponse:

@@ -109,3 +109,29 @@ def test_the_page_has_no_fault_on_a_phone_and_fits_it(server: Server, new_page: 
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Your account is closed")).to_be_visible()
     assert faults_of(page) == []
+
+
+def test_light_or_dark_is_chosen_once_for_all_pages_also_in_streamlits_own_menu(server: Server, new_page: Callable[..., Any]) -> None:
+    """Streamlit keeps it for the one address at which it was loaded; here the newest choice holds everywhere, after a reload at the latest."""
+    page = new_page()
+
+    def shown() -> Any:
+        return page.evaluate("() => { const app = document.querySelector('[data-testid=stApp]'); return app && getComputedStyle(app).colorScheme; }")
+
+    def chosen(name: str) -> None:
+        expect(page.get_by_role("button", name=name, exact=True)).to_have_attribute("aria-pressed", "true")
+
+    page.goto(f"{server.url}/account?as=lea")
+    chosen("As the system")
+    page.get_by_role("button", name="Dark", exact=True).click()
+    until(page, lambda: shown() == "dark")
+    chosen("Dark")
+    page.goto(f"{server.url}/history")
+    until(page, lambda: shown() == "dark")
+
+    page.evaluate("""() => localStorage.setItem("stActiveTheme-/history-v2", '"Light"')""")  # as its menu does
+    page.goto(f"{server.url}/account")
+    chosen("Light")
+    until(page, lambda: shown() == "light")
+    page.get_by_role("button", name="As the system", exact=True).click()
+    chosen("As the system")
