@@ -121,7 +121,7 @@ def test_light_or_dark_is_chosen_once_for_all_pages_also_in_streamlits_own_menu(
     def chosen(name: str) -> None:
         expect(page.get_by_role("button", name=name, exact=True)).to_have_attribute("aria-pressed", "true")
 
-    page.goto(f"{server.url}/account?as=lea")
+    page.goto(f"{server.url}/account?as=otto")
     chosen("As the system")
     page.get_by_role("button", name="Dark", exact=True).click()
     until(page, lambda: shown() == "dark")
