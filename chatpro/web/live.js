@@ -1248,15 +1248,26 @@ function putBack(words) {
 
 /** Light or dark, for all pages: theme.js reads it before the next one starts. */
 function choose(look) {
-  for (const key of Object.keys(localStorage)) if (key.startsWith("stActiveTheme-")) localStorage.removeItem(key);
-  localStorage.setItem("chatpro-theme", JSON.stringify(look));
-  location.reload();
+  try {
+    for (const key of Object.keys(localStorage)) if (key.startsWith("stActiveTheme-")) localStorage.removeItem(key);
+    localStorage.setItem("chatpro-theme", JSON.stringify(look));
+    location.reload();
+  } catch {
+    for (const note of document.querySelectorAll(".looks")) note.dataset.kept = "no"; // looks.css says that this browser keeps nothing
+  }
+}
+
+/** What was chosen; a browser that keeps nothing shows what the system says. */
+function chosenLook() {
+  try {
+    return JSON.parse(localStorage.getItem("chatpro-theme")) ?? "System";
+  } catch {
+    return "System";
+  }
 }
 
 function markLook() {
-  const buttons = document.querySelectorAll("button[data-look]");
-  const chosen = buttons.length ? JSON.parse(localStorage.getItem("chatpro-theme") ?? '"System"') : null;
-  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.look === chosen));
+  for (const button of document.querySelectorAll("button[data-look]")) button.setAttribute("aria-pressed", String(button.dataset.look === chosenLook()));
 }
 
 /** Where a person goes on after the buttons that ask something: to write, or to the answer that loses nothing. */

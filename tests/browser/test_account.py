@@ -111,6 +111,16 @@ def test_the_page_has_no_fault_on_a_phone_and_fits_it(server: Server, new_page: 
     assert faults_of(page) == []
 
 
+def test_a_browser_that_keeps_nothing_says_so_and_goes_on(server: Server, new_page: Callable[..., Any]) -> None:
+    """Storage forbidden for the site: nothing else on the page may fail for it."""
+    page = new_page()
+    page.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } })")
+    page.goto(f"{server.url}/account?as=otto")
+    expect(page.get_by_role("button", name="As the system", exact=True)).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Dark", exact=True).click()
+    until(page, lambda: "keeps no choice" in page.evaluate("() => getComputedStyle(document.querySelector('.looks'), '::after').content"))
+
+
 def test_light_or_dark_is_chosen_once_for_all_pages_also_in_streamlits_own_menu(server: Server, new_page: Callable[..., Any]) -> None:
     """Streamlit keeps it for the one address at which it was loaded; here the newest choice holds everywhere, after a reload at the latest."""
     page = new_page()
