@@ -107,7 +107,7 @@ class WireModel:
         heard, lines, begun = _Heard(), _Lines(), False
         async with await self.open(prompt) as response, aclosing(_wire(response)) as wire:
             while not heard.done:
-                data = await (anext(wire, None) if heard.ended is None else self._tail(wire))
+                data = await (anext(wire, None) if heard.ended is None else self._tail(wire, lines))
                 problem = self._hear(heard, lines.of(data) if data is not None else lines.rest())
                 if text := heard.text if begun else heard.text.lstrip():
                     begun, heard.text = True, ""
@@ -128,12 +128,13 @@ class WireModel:
                         async for _ in wire:
                             pass
 
-    async def _tail(self, wire: AsyncIterator[bytes]) -> bytes | None:
-        """After the last word, a server that breaks off or keeps silent has lost only its figures."""
+    async def _tail(self, wire: AsyncIterator[bytes], lines: _Lines) -> bytes | None:
+        """After the last word, a server that breaks off or keeps silent has lost only its figures, also in the middle of a line."""
         try:
             async with asyncio.timeout(TAIL_SECONDS):
                 return await anext(wire, None)
         except _network_errors():
+            lines.rest()
             return None
 
     def _hear(self, heard: _Heard, lines: Iterable[bytes]) -> ModelProblem | None:

@@ -213,8 +213,8 @@ def test_figures_with_each_event_count_once() -> None:
         assert [got for got in ask(upstream)[1] if isinstance(got, Spent)] == [Spent(10, 2)]
 
 
-@pytest.mark.parametrize("tail", [(), (CUT,), (HANG,)])
-def test_after_the_last_word_nothing_can_spoil_the_answer(tail: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tail", [(), (CUT,), (HANG,), (b"dat", CUT), (b"dat", HANG)])
+def test_after_the_last_word_nothing_can_spoil_the_answer(tail: tuple[str | bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, no [DONE], a dropped or a silent connection: the answer is whole all the same."""
     monkeypatch.setattr(wire, "TAIL_SECONDS", 0.2)
     with Upstream() as upstream:
