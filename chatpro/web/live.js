@@ -1128,8 +1128,10 @@ class Hands {
       hold(shrink);
       closePanelOnPhones();
     }
-    if (data.news !== undefined) due.set(data.due ?? null, data.now);
-    hold(markLook, 500);
+    if (data.news !== undefined) {
+      due.set(data.due ?? null, data.now);
+      hold(markLook, 500); // the account page among others; the chat page, which runs most often, has no such buttons
+    }
     if (this.line?.url === data.page_url) return;
     this.line?.leave(this);
     this.line = Line.at(data.page_url);
